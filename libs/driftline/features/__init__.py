@@ -1,0 +1,37 @@
+"""Features: declared once in Python, the same in the stream, in a backfill and in a training set."""
+
+from driftline.features.declarations import (
+    Aggregate,
+    Entity,
+    Feature,
+    FeatureView,
+    OnStale,
+    Source,
+    count,
+    last,
+    maximum,
+    mean,
+    minimum,
+    rate,
+    std,
+    sum_of,
+    time_since_last,
+)
+
+__all__ = [
+    "Aggregate",
+    "Entity",
+    "Feature",
+    "FeatureView",
+    "OnStale",
+    "Source",
+    "count",
+    "last",
+    "maximum",
+    "mean",
+    "minimum",
+    "rate",
+    "std",
+    "sum_of",
+    "time_since_last",
+]

@@ -1,0 +1,217 @@
+"""What a data scientist writes: entities, sources, features and views. Pure values, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from driftline.runtime.durations import format_duration, parse_duration_us
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not _NAME.fullmatch(name) or "__" in name:
+        msg = f"{kind} name {name!r}: use lower-case letters, digits and single underscores, starting with a letter"
+        raise ValueError(msg)
+
+
+class Aggregate(StrEnum):
+    """How the values in a window become one."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MEAN = "mean"
+    RATE = "rate"
+    MIN = "min"
+    MAX = "max"
+    STD = "std"
+    LAST = "last"
+    TIME_SINCE_LAST = "time_since_last"
+
+
+#: Aggregates without a window: they describe the newest event of the entity.
+UNWINDOWED = frozenset({Aggregate.LAST, Aggregate.TIME_SINCE_LAST})
+
+
+class OnStale(StrEnum):
+    """What is served once an entity's newest event is older than the view's time-to-live."""
+
+    SERVE = "serve"
+    DEFAULT = "default"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """Something that features describe: an airport, a customer. Its key is a string field of that name."""
+
+    name: str
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("entity", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a view's events come from: an event type of the project, the entity they are about, their time.
+
+    ``entity_field`` is the event field that holds the entity's key; the entity's name unless said.
+    """
+
+    event_type: str
+    entity: Entity
+    event_time: str
+    entity_field: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("event type", self.event_type)
+        if not self.entity_field:
+            object.__setattr__(self, "entity_field", self.entity.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One aggregate of one field over one window.
+
+    ``window_us`` is None for the aggregates that have none (last, time since last); ``field`` is empty
+    for ``count()``, which counts events. ``default`` is served where there is no value.
+    """
+
+    aggregate: Aggregate
+    field: str = ""
+    window_us: int | None = None
+    default: float | None = None
+    alias: str = ""
+
+    def over(self, window: str) -> Feature:
+        """Return this feature over a sliding window, like ``"3h"``."""
+        if self.aggregate in UNWINDOWED:
+            msg = f"{self.aggregate}({self.field!r}) looks at the newest event only and takes no window"
+            raise ValueError(msg)
+        return Feature(self.aggregate, self.field, parse_duration_us(window), self.default, self.alias)
+
+    def named(self, name: str) -> Feature:
+        """Return this feature under a name of its own."""
+        _check_name("feature", name)
+        return Feature(self.aggregate, self.field, self.window_us, self.default, name)
+
+    def or_default(self, value: float) -> Feature:
+        """Return this feature with a value that is served where there is none."""
+        return Feature(self.aggregate, self.field, self.window_us, float(value), self.alias)
+
+    @property
+    def name(self) -> str:
+        """The feature's name within its view, like ``mean_arrival_delay_3h``."""
+        if self.alias:
+            return self.alias
+        window = "" if self.window_us is None else format_duration(self.window_us)
+        return "_".join(part for part in (self.aggregate.value, self.field, window) if part)
+
+
+def count(field_name: str = "") -> Feature:
+    """Count events, or the events in which a field is present."""
+    return Feature(Aggregate.COUNT, field_name)
+
+
+def sum_of(field_name: str) -> Feature:
+    """Sum a numeric field."""
+    return Feature(Aggregate.SUM, field_name)
+
+
+def mean(field_name: str) -> Feature:
+    """Average a numeric field over the events that have it."""
+    return Feature(Aggregate.MEAN, field_name)
+
+
+def rate(field_name: str) -> Feature:
+    """Give the share of true among the events that have this boolean field."""
+    return Feature(Aggregate.RATE, field_name)
+
+
+def minimum(field_name: str) -> Feature:
+    """Give the smallest value."""
+    return Feature(Aggregate.MIN, field_name)
+
+
+def maximum(field_name: str) -> Feature:
+    """Give the largest value."""
+    return Feature(Aggregate.MAX, field_name)
+
+
+def std(field_name: str) -> Feature:
+    """Give the population standard deviation (divisor n, as ``numpy.std``)."""
+    return Feature(Aggregate.STD, field_name)
+
+
+def last(field_name: str) -> Feature:
+    """Give the value in the newest event that has the field (event time; of equal times the larger value)."""
+    return Feature(Aggregate.LAST, field_name)
+
+
+def time_since_last() -> Feature:
+    """Give the seconds since the entity's newest event."""
+    return Feature(Aggregate.TIME_SINCE_LAST)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """A versioned group of features over one source; the unit that is stored, served and versioned.
+
+    ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
+    """
+
+    name: str
+    version: int
+    source: Source
+    features: Sequence[Feature]
+    ttl: str = ""
+    on_stale: OnStale | str = OnStale.SERVE
+    tile: str = ""
+    description: str = ""
+    owner: str = ""
+    ttl_us: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        _check_name("feature view", self.name)
+        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "on_stale", OnStale(self.on_stale))
+        object.__setattr__(self, "ttl_us", parse_duration_us(self.ttl) if self.ttl else None)
+        if self.version < 1:
+            msg = f"feature view {self.name!r}: versions start at 1, got {self.version}"
+            raise ValueError(msg)
+        if not self.features:
+            msg = f"feature view {self.name!r} declares no features"
+            raise ValueError(msg)
+        for feature in self.features:
+            if feature.aggregate not in UNWINDOWED and feature.window_us is None:
+                msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
+                raise ValueError(msg)
+        names = [feature.name for feature in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                msg = f"feature view {self.name!r}: two features are named {name!r}; use .named(...)"
+                raise ValueError(msg)
+
+    @property
+    def ref(self) -> str:
+        """The view with its version, like ``origin_delays@1``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def entity(self) -> Entity:
+        """The entity that the view describes."""
+        return self.source.entity
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the view's features as columns of a table or a record, like ``origin_delays__count_1h``."""
+        return tuple(f"{self.name}__{feature.name}" for feature in self.features)
+
+    @property
+    def age_column(self) -> str:
+        """Name of the column with the age of the view's values, in milliseconds."""
+        return f"{self.name}__age_ms"
