@@ -1,0 +1,90 @@
+"""Say in words why records of an old schema could not be read with a new one (Avro schema resolution)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_PROMOTIONS = {
+    "int": {"long", "float", "double"},
+    "long": {"float", "double"},
+    "float": {"double"},
+    "string": {"bytes"},
+    "bytes": {"string"},
+}
+
+
+def explain_incompatibility(*, reader: Any, writer: Any, path: str = "") -> str | None:
+    """Return the first reason, with the field's path, why ``reader`` cannot read what ``writer`` wrote.
+
+    Follows "Schema Resolution" of the Avro specification 1.12. None where it can.
+
+    >>> old = {"type": "record", "name": "A", "fields": [{"name": "x", "type": "long"}]}
+    >>> new = {"type": "record", "name": "A", "fields": [{"name": "x", "type": "int"}]}
+    >>> explain_incompatibility(reader=new, writer=old)
+    "field 'x' was long and became int"
+    """
+    if isinstance(writer, list):
+        for branch in writer:
+            reason = explain_incompatibility(reader=reader, writer=branch, path=path)
+            if reason is not None:
+                return reason
+        return None
+    if isinstance(reader, list):
+        if any(explain_incompatibility(reader=branch, writer=writer, path=path) is None for branch in reader):
+            return None
+        return f"{_place(path)} was {_kind(writer)} and became {_words(reader)}"
+    new, old = _kind(reader), _kind(writer)
+    if new != old:
+        return None if new in _PROMOTIONS.get(old, set()) else f"{_place(path)} was {old} and became {new}"
+    if new == "record":
+        return _explain_record(reader, writer, path)
+    if new == "enum":
+        return _explain_enum(reader, writer, path)
+    if new == "array":
+        return explain_incompatibility(reader=reader["items"], writer=writer["items"], path=f"{path}[]")
+    if new == "map":
+        return explain_incompatibility(reader=reader["values"], writer=writer["values"], path=f"{path}{{}}")
+    if new == "fixed" and reader["size"] != writer["size"]:
+        return f"{_place(path)} was fixed of {writer['size']} bytes and became {reader['size']}"
+    return _explain_logical(reader, writer, path)
+
+
+def _explain_record(reader: Mapping[str, Any], writer: Mapping[str, Any], path: str) -> str | None:
+    written = {field["name"]: field for field in writer["fields"]}
+    for field in reader["fields"]:
+        name = f"{path}.{field['name']}" if path else field["name"]
+        known = [written[alias] for alias in (field["name"], *field.get("aliases", ())) if alias in written]
+        if known:
+            reason = explain_incompatibility(reader=field["type"], writer=known[0]["type"], path=name)
+            if reason is not None:
+                return reason
+        elif "default" not in field:
+            return f"field {name!r} is new and has no default"
+    return None
+
+
+def _explain_enum(reader: Mapping[str, Any], writer: Mapping[str, Any], path: str) -> str | None:
+    lost = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
+    if lost and "default" not in reader:
+        return f"{_place(path)} lost the symbols {', '.join(lost)}"
+    return None
+
+
+def _explain_logical(reader: Any, writer: Any, path: str) -> str | None:
+    new = reader.get("logicalType") if isinstance(reader, Mapping) else None
+    old = writer.get("logicalType") if isinstance(writer, Mapping) else None
+    if new != old:
+        return f"{_place(path)} was {old or 'without a logical type'} and became {new or 'without one'}"
+    return None
+
+
+def _kind(schema: Any) -> str:
+    kind = schema["type"] if isinstance(schema, Mapping) else schema
+    return _kind(kind) if isinstance(kind, Mapping) else str(kind)
+
+
+def _words(union: list[Any]) -> str:
+    return " or ".join(_kind(branch) for branch in union)
+
+
+def _place(path: str) -> str:
+    return f"field {path!r}" if path else "the record"
