@@ -52,7 +52,8 @@ def arrow_type(schema: Any) -> pa.DataType:
     if logical in _LOGICAL:
         return _LOGICAL[logical]
     if kind == "record":
-        return pa.struct([_arrow_field(field) for field in schema["fields"]])
+        # Nullable inside: a null record has null fields.
+        return pa.struct([pa.field(field["name"], arrow_type(field["type"])) for field in schema["fields"]])
     if kind == "array":
         return pa.list_(pa.field("item", arrow_type(schema["items"])))
     if kind == "map":

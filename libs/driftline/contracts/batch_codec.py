@@ -178,7 +178,8 @@ class BatchEncoder:
         if not table.num_rows:
             return []
         if not self._columnar:
-            return [self._header + self._codec.encode(record) for record in _utc_times(table).to_pylist()]
+            records = table.to_pylist(maps_as_pydicts="strict")
+            return [self._header + self._codec.encode(_utc_times(record)) for record in records]
         array = pyruhvro.serialize_record_batch(table, self._text, 1)[0]
         body = array.buffers()[2].to_pybytes()
         offsets = _offsets(array).tolist()
@@ -256,18 +257,19 @@ def _constant(value: Any, kind: pa.DataType) -> Callable[[pa.RecordBatch], pa.Ar
 
 def _plain_times(value: Any) -> Any:
     """Return a record with its times without a zone, in UTC, as the columns have them."""
+    return _with_times(value, lambda time: time.astimezone(UTC).replace(tzinfo=None))
+
+
+def _utc_times(value: Any) -> Any:
+    """Return a record with its times in UTC, as fastavro wants them."""
+    return _with_times(value, lambda time: time.replace(tzinfo=UTC))
+
+
+def _with_times(value: Any, change: Callable[[datetime], datetime]) -> Any:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return change(value)
     if isinstance(value, dict):
-        return {name: _plain_times(item) for name, item in value.items()}
+        return {name: _with_times(item, change) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain_times(item) for item in value]
+        return [_with_times(item, change) for item in value]
     return value
-
-
-def _utc_times(table: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [
-        column.cast(pa.timestamp(column.type.unit, "UTC")) if pa.types.is_timestamp(column.type) else column
-        for column in table.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=table.schema.names)
