@@ -1,0 +1,196 @@
+"""How a view's state lies in memory and in the store: one row of bytes per entity, a "blob".
+
+A row is one item of a numpy structured dtype::
+
+    layout       u4          version of this arrangement
+    fingerprint  u4          checksum of what the row holds; differs where a view was changed
+    newest       i8          newest event time, microseconds (NEVER if there is none)
+    events       i8          events applied
+    last_value   f8 [L]      newest value of each field that a ``last`` feature reads
+    last_time    i8 [L]      and the time of its event
+    acc_k        f8 [S, A]   ring k: the accumulators of each tile
+    tiles_k      i4 [S]      ring k: number of the tile in each slot, -1 where the slot is empty
+
+A slot belongs to the largest tile number that was ever put there, so a row is a function of the *set*
+of its events: neither their order nor their batches nor their partitions change a bit.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.features.declarations import UNWINDOWED, Aggregate, FeatureView
+from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings
+from driftline.runtime.durations import format_duration
+
+#: State rows: an array of a layout's structured dtype.
+State = NDArray[np.void]
+
+LAYOUT_VERSION = 1
+#: "No event yet", as an event time.
+NEVER = int(np.iinfo(np.int64).min)
+#: Tiles are numbered in four bytes. Event times before 1970 or beyond this tile are in no window
+#: (the year 2038 with tiles of one second, 2106 with two). The gap to 2**31 lets reads clip.
+TILE_LIMIT = 2**31 - 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the features of one aggregate are computed: ``values[:, out] = f(totals[:, sources])``."""
+
+    aggregate: Aggregate
+    out: NDArray[np.intp]
+    sources: tuple[NDArray[np.intp], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ViewLayout:
+    """The state layout of a feature view.
+
+    >>> from driftline.features import Entity, FeatureView, Source, count, mean
+    >>> arrivals = Source("arrivals", entity=Entity("origin"), event_time="arrived_at")
+    >>> delays = FeatureView("delays", 1, arrivals, [count().over("1h"), mean("delay").over("3h")])
+    >>> layout = ViewLayout.of(delays)
+    >>> layout.inputs
+    ('delay',)
+    >>> print(layout.describe())
+    delays@1: 1,088 bytes per entity
+      windows 1h, 3h: 36 tiles of 5m (their resolution), 38 slots of count(), count(delay), sum(delay)
+    """
+
+    view: FeatureView
+    rings: tuple[Ring, ...]
+    lasts: tuple[str, ...]
+    inputs: tuple[str, ...]
+    base_us: int
+    dtype: np.dtype[np.void]
+    fingerprint: int
+    defaults: NDArray[np.float64]
+    recipes: tuple[Recipe, ...]
+    neutral: tuple[NDArray[np.float64], ...]
+    blank: State = field(repr=False)
+
+    @staticmethod
+    def of(view: FeatureView) -> ViewLayout:
+        """Return the layout of a view (the same object for equal views)."""
+        return _derive(view)
+
+    @property
+    def blob_bytes(self) -> int:
+        """Size of one entity's row."""
+        return int(self.dtype.itemsize)
+
+    def empty(self, count: int) -> State:
+        """Return rows without events."""
+        return np.repeat(self.blank, count)
+
+    def describe(self) -> str:
+        """Explain what an entity keeps: windows, tiles, resolution, bytes."""
+        lines = [f"{self.view.ref}: {self.blob_bytes:,} bytes per entity"]
+        for ring in self.rings:
+            windows = ", ".join(format_duration(window) for window in ring.windows_us)
+            lines.append(
+                f"  windows {windows}: {ring.windows_us[-1] // ring.width_us} tiles of "
+                f"{format_duration(ring.width_us)} (their resolution), {ring.slots} slots of "
+                + ", ".join(str(item) for item in ring.accumulators)
+            )
+        if self.lasts:
+            lines.append(f"  newest value of {', '.join(self.lasts)}")
+        return "\n".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def _derive(view: FeatureView) -> ViewLayout:
+    rings = derive_rings(view)
+    lasts = tuple(sorted({f.field for f in view.features if f.aggregate is Aggregate.LAST}))
+    accumulated = {item.field for ring in rings for item in ring.accumulators}
+    dtype = _dtype(rings, lasts)
+    fingerprint = _fingerprint(view, rings, lasts)
+    neutral = tuple(_neutral(ring) for ring in rings)
+    return ViewLayout(
+        view=view,
+        rings=rings,
+        lasts=lasts,
+        inputs=tuple(sorted((accumulated | set(lasts)) - {""})),
+        base_us=math.gcd(*(ring.width_us for ring in rings)) or SECOND_US,
+        dtype=dtype,
+        fingerprint=fingerprint,
+        defaults=np.array([math.nan if f.default is None else f.default for f in view.features]),
+        recipes=_recipes(view, rings, lasts),
+        neutral=neutral,
+        blank=_blank(dtype, fingerprint, neutral),
+    )
+
+
+def _dtype(rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> np.dtype[np.void]:
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = [
+        ("layout", "<u4"),
+        ("fingerprint", "<u4"),
+        ("newest", "<i8"),
+        ("events", "<i8"),
+    ]
+    if lasts:
+        fields += [("last_value", "<f8", (len(lasts),)), ("last_time", "<i8", (len(lasts),))]
+    for index, ring in enumerate(rings):
+        fields.append((f"acc_{index}", "<f8", (ring.slots, len(ring.accumulators))))
+    fields += [(f"tiles_{index}", "<i4", (ring.slots,)) for index, ring in enumerate(rings)]
+    return np.dtype(fields)
+
+
+def _neutral(ring: Ring) -> NDArray[np.float64]:
+    start = {Measure.MIN: math.inf, Measure.MAX: -math.inf}
+    return np.array([start.get(item.measure, 0.0) for item in ring.accumulators])
+
+
+def _blank(dtype: np.dtype[np.void], fingerprint: int, neutral: tuple[NDArray[np.float64], ...]) -> State:
+    blank = np.zeros(1, dtype)
+    blank["layout"] = LAYOUT_VERSION
+    blank["fingerprint"] = fingerprint
+    blank["newest"] = NEVER
+    if "last_time" in (dtype.names or ()):
+        blank["last_time"] = NEVER
+    for index, start in enumerate(neutral):
+        blank[f"acc_{index}"] = start
+        blank[f"tiles_{index}"] = -1
+    return blank
+
+
+def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> int:
+    """Return a checksum of everything that the bytes of a row depend on (not of names or defaults)."""
+    source = view.source
+    parts = [f"layout {LAYOUT_VERSION}", source.event_type, source.entity_field, source.event_time]
+    parts += [f"{ring.width_us}x{ring.slots} {' '.join(map(str, ring.accumulators))}" for ring in rings]
+    parts.append(" ".join(lasts))
+    return zlib.crc32("\n".join(parts).encode())
+
+
+def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> tuple[Recipe, ...]:
+    """Lay out the totals: for each ring, each window, each accumulator one column, in that order."""
+    column: dict[tuple[int, str], int] = {}
+    for ring in rings:
+        for window in ring.windows_us:
+            for item in ring.accumulators:
+                column[window, str(item)] = len(column)
+    grouped: dict[Aggregate, list[tuple[int, tuple[int, ...]]]] = {}
+    for out, feature in enumerate(view.features):
+        if feature.aggregate is Aggregate.LAST:
+            sources: tuple[int, ...] = (lasts.index(feature.field),)
+        elif feature.aggregate in UNWINDOWED or feature.window_us is None:
+            sources = ()
+        else:
+            sources = tuple(column[feature.window_us, str(item)] for item in accumulators_of(feature))
+        grouped.setdefault(feature.aggregate, []).append((out, sources))
+    return tuple(
+        Recipe(
+            aggregate=aggregate,
+            out=np.array([out for out, _ in members], np.intp),
+            sources=tuple(np.array(each, np.intp) for each in zip(*(s for _, s in members), strict=True)),
+        )
+        for aggregate, members in grouped.items()
+    )

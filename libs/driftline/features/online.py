@@ -1,0 +1,176 @@
+"""The online store: feature views read from Redis (or Valkey), all entities and views in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from driftline.features.declarations import FeatureView
+from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
+from driftline.features.layout import LAYOUT_VERSION, State, ViewLayout
+from driftline.features.read import ViewValues, read_state
+from driftline.features.update import merge_parts
+from driftline.project.declaration import Project
+from driftline.runtime.errors import ConfigurationError, UnavailableError
+
+#: One read of features is part of a request: it answers, or fails, within so many seconds.
+TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """Where one view's blobs are among those read, and which entity each row asks for.
+
+    The blobs are those of ``distinct`` entities, ``parts`` each. A row that names no entity asks for
+    number ``distinct``.
+    """
+
+    layout: ViewLayout
+    start: int
+    parts: int
+    distinct: int
+    entity_of_row: NDArray[np.intp]
+
+
+class OnlineStore:
+    """Reads feature values, as of an instant, from the blobs that the feature store writes.
+
+    Parameters
+    ----------
+    client
+        A redis client without response decoding, or the URL to make one from.
+    prefix
+        The topics' prefix, ``[environment.]project``.
+    partitions
+        For each event type, how many partitions its topic has.
+    """
+
+    def __init__(
+        self, client: redis.Redis | str, *, prefix: str, project: Project, partitions: Mapping[str, int]
+    ) -> None:
+        self._client = connect(client) if isinstance(client, str) else client
+        self._prefix = prefix
+        self._project = project
+        self._partitions = dict(partitions)
+
+    def read(
+        self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
+    ) -> list[ViewValues]:
+        """Read views for entities, each row as of its instant: one MGET for all of them.
+
+        Every request names a view and one entity per row (None and unknown entities are MISSING);
+        ``as_of_us`` holds the rows' instants and is shared by the requests.
+
+        Raises
+        ------
+        UnavailableError
+            If the store cannot be reached.
+        ConfigurationError
+            If the store holds this version of a view with other features.
+        """
+        keys: list[str] = []
+        wanted = [self._collect(view, entities, keys) for view, entities in requests]
+        blobs = self._mget(keys)
+        as_of = np.asarray(as_of_us, np.int64)
+        return [_read_view(item, blobs, as_of) for item in wanted]
+
+    def applied_offsets(self, event_type: str) -> dict[int, int]:
+        """Return for each partition of an event type's topic the offset after the last applied event.
+
+        Partitions of which nothing was ever applied are left out.
+        """
+        partitions = range(self._partitions[event_type])
+        values = self._mget([owner_key(self._prefix, event_type, p) for p in partitions])
+        return {
+            p: parse_owner(value)[1] for p, value in zip(partitions, values, strict=True) if value is not None
+        }
+
+    def _collect(self, view: FeatureView, entities: Sequence[str | None], keys: list[str]) -> _Wanted:
+        """Append the keys of a view's distinct entities, all parts of one entity side by side."""
+        event_type = view.source.event_type
+        partitions = self._partitions[event_type]
+        keyed = view.source.entity_field == self._project.event_types[event_type].key
+        start = len(keys)
+        named = dict.fromkeys(entity for entity in entities if entity is not None)
+        numbers = {entity: number for number, entity in enumerate(named)}
+        for entity in numbers:
+            homes = (partition_of(entity, partitions),) if keyed else range(partitions)
+            keys.extend(blob_key(self._prefix, event_type, home, view.ref, entity) for home in homes)
+        nobody = len(numbers)
+        rows = (nobody if entity is None else numbers[entity] for entity in entities)
+        return _Wanted(
+            layout=ViewLayout.of(view),
+            start=start,
+            parts=1 if keyed else partitions,
+            distinct=len(numbers),
+            entity_of_row=np.fromiter(rows, np.intp, len(entities)),
+        )
+
+    def _mget(self, keys: list[str]) -> list[bytes | None]:
+        if not keys:
+            return []
+        try:
+            return cast("list[bytes | None]", self._client.mget(keys))
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise UnavailableError(f"the feature store's Redis does not answer: {error}") from error
+
+
+def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:
+    """Return a client for the online store: bytes in, bytes out, bounded waits."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=False,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        health_check_interval=30,
+    )
+
+
+def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
+    """Return blobs as state rows (read-only memory; copy to update them); an absent blob is an empty row.
+
+    Raises
+    ------
+    ConfigurationError
+        If a blob was written with another layout: the view was changed under the same version.
+    """
+    nothing = layout.blank.tobytes()
+    size = layout.blob_bytes
+    data = b"".join([nothing if blob is None else blob for blob in blobs])
+    rows: State | None = np.frombuffer(data, layout.dtype) if len(data) == size * len(blobs) else None
+    fits = (
+        rows is not None
+        and bool((rows["fingerprint"] == layout.fingerprint).all())
+        and bool((rows["layout"] == LAYOUT_VERSION).all())
+    )
+    if rows is None or not fits:
+        msg = (
+            f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
+            f"windows, fields or source were changed. Raise its version (version={layout.view.version + 1}), so that "
+            "it is computed anew beside the old one"
+        )
+        raise ConfigurationError(msg)
+    return rows
+
+
+def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.int64]) -> ViewValues:
+    layout, asked = wanted.layout, wanted.entity_of_row
+    stop = wanted.start + wanted.distinct * wanted.parts
+    parts = rows_from_blobs(layout, blobs[wanted.start : stop]).reshape(wanted.distinct, wanted.parts)
+    # One more row, without events, for those that name no entity.
+    rows = np.append(merge_parts(layout, parts), layout.blank)
+    if len(asked) <= wanted.distinct:
+        return read_state(layout, rows[asked], as_of_us)
+    # Rows that ask for one entity as of one instant are computed once.
+    order = np.lexsort((as_of_us, asked))
+    entity, instant = asked[order], as_of_us[order]
+    first = np.append(True, (entity[1:] != entity[:-1]) | (instant[1:] != instant[:-1]))
+    read = read_state(layout, rows[entity[first]], instant[first])
+    back = np.empty(len(order), np.intp)
+    back[order] = np.cumsum(first) - 1
+    return ViewValues(values=read.values[back], age_us=read.age_us[back], status=read.status[back])

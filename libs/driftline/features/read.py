@@ -1,0 +1,145 @@
+"""Read feature values out of state rows, as of an instant: windows are merged from tiles at read time.
+
+A window ``W`` as of ``t`` covers the tiles ``(t // width - W / width, t // width]``: never older than ``W``,
+and its far edge moves in steps of a tile's width. No event means: a count and a sum of 0, and null for
+all else. ``last`` and ``time_since_last`` look at the newest event that the row holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.features.declarations import Aggregate, OnStale
+from driftline.features.layout import NEVER, TILE_LIMIT, Recipe, State, ViewLayout
+from driftline.features.update import merge_parts
+
+FRESH, STALE, MISSING = 0, 1, 2
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ViewValues:
+    """The values of a view for some entities.
+
+    Attributes
+    ----------
+    values
+        One row per entity, one column per feature in declared order; NaN is null.
+    age_us
+        Age of the entity's newest event, not below 0; -1 for an entity without events.
+    status
+        FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served.
+    """
+
+    values: Floats
+    age_us: Ints
+    status: NDArray[np.uint8]
+
+
+def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
+    """Read rows as of an instant each.
+
+    ``state`` has one row per entity, or a second axis of parts (one per partition), which are merged.
+    """
+    rows = state if state.ndim == 1 else merge_parts(layout, state)
+    as_of = np.asarray(as_of_us, np.int64)
+    nothing = (len(rows), 0)
+    return finalize(
+        layout,
+        totals=window_totals(layout, rows, as_of),
+        last_value=rows["last_value"] if layout.lasts else np.empty(nothing),
+        last_time=rows["last_time"] if layout.lasts else np.empty(nothing, np.int64),
+        newest=rows["newest"],
+        as_of_us=as_of,
+    )
+
+
+def window_tiles(width_us: int, windows_us: tuple[int, ...], as_of_us: Ints) -> tuple[Ints, Ints]:
+    """Return for each instant the current tile ``[n]`` and, per window, the tile before its first ``[n, W]``."""
+    current = np.clip(as_of_us // width_us, -1, TILE_LIMIT + 2048)
+    lengths = np.array(windows_us, np.int64) // width_us
+    return current, np.maximum(current[:, None] - lengths, -1)
+
+
+def window_totals(layout: ViewLayout, state: State, as_of_us: Ints) -> Floats:
+    """Return rows' accumulators over each ring's windows: ``[n, C]``, as ``finalize`` takes them."""
+    totals = [_ring_totals(layout, index, state, as_of_us) for index in range(len(layout.rings))]
+    return np.concatenate(totals, axis=1) if totals else np.empty((len(state), 0))
+
+
+def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -> Floats:
+    """Return the accumulators over each window of a ring: ``[n, windows * accumulators]``."""
+    ring = layout.rings[index]
+    windows, width = len(ring.windows_us), len(ring.accumulators)
+    tiles, accumulators = state[f"tiles_{index}"], state[f"acc_{index}"]
+    current, before = window_tiles(ring.width_us, ring.windows_us, as_of_us)
+    inside = tiles[:, None, :] > before[:, :, None].astype(np.int32)
+    inside &= (tiles <= current[:, None].astype(np.int32))[:, None, :]
+    totals = np.empty((len(state), windows, width))
+    sums, minima = ring.additive, ring.additive + ring.minima
+    # Sums are exact, so a matrix product may add them in any order.
+    totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
+    for start, stop, extreme, neutral in ((sums, minima, np.min, np.inf), (minima, width, np.max, -np.inf)):
+        if start < stop:
+            masked = np.where(inside[..., None], accumulators[:, None, :, start:stop], neutral)
+            totals[..., start:stop] = extreme(masked, axis=2)
+    return totals.reshape(len(state), windows * width)
+
+
+def finalize(
+    layout: ViewLayout, *, totals: Floats, last_value: Floats, last_time: Ints, newest: Ints, as_of_us: Ints
+) -> ViewValues:
+    """Turn totals into feature values, and apply defaults and the time-to-live. Shared with the offline join.
+
+    Parameters
+    ----------
+    totals
+        ``[n, C]``: for each ring, each window, each accumulator one column.
+    last_value, last_time
+        ``[n, L]``: newest value of each of ``layout.lasts`` and its event time (NEVER if there is none).
+    newest
+        ``[n]``: newest event time (NEVER if there is none).
+    """
+    missing = newest == NEVER
+    age = np.where(missing, -1, np.maximum(as_of_us - np.where(missing, 0, newest), 0))
+    values = np.empty((len(newest), len(layout.defaults)))
+    for recipe in layout.recipes:
+        if recipe.aggregate is Aggregate.LAST:
+            taken = recipe.sources[0]
+            values[:, recipe.out] = np.where(last_time[:, taken] == NEVER, np.nan, last_value[:, taken])
+        elif recipe.aggregate is Aggregate.TIME_SINCE_LAST:
+            values[:, recipe.out] = np.where(missing, np.nan, age / 1e6)[:, None]
+        else:
+            values[:, recipe.out] = _windowed(recipe, totals)
+    # Not np.copyto(where=isnan) on everything: most views declare no default.
+    if not np.isnan(layout.defaults).all():
+        values = np.where(np.isnan(values), layout.defaults, values)
+    status = np.where(missing, np.uint8(MISSING), np.uint8(FRESH))
+    if layout.view.ttl_us is not None:
+        stale = age > layout.view.ttl_us
+        status[stale] = STALE
+        if layout.view.on_stale is OnStale.DEFAULT:
+            values[stale] = layout.defaults
+    return ViewValues(values=values, age_us=age, status=status)
+
+
+def _windowed(recipe: Recipe, totals: Floats) -> Floats:
+    taken = [totals[:, source] for source in recipe.sources]
+    match recipe.aggregate:
+        case Aggregate.MIN | Aggregate.MAX:
+            return np.where(np.isinf(taken[0]), np.nan, taken[0])
+        case Aggregate.MEAN | Aggregate.RATE:
+            total, count = taken
+            return total / np.where(count == 0, np.nan, count)
+        case Aggregate.STD:
+            high, low, total, count = taken
+            some = np.where(count == 0, np.nan, count)
+            variance: Floats = (high + low - total * (total / some)) / some
+            return np.sqrt(np.maximum(variance, 0.0))
+        case _:
+            return taken[0]

@@ -1,0 +1,177 @@
+"""Which tiles a view keeps: rings of tiles, their widths, and the accumulators in each tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.runtime.durations import format_duration, parse_duration_us
+from driftline.runtime.errors import ConfigurationError
+
+SECOND_US = 1_000_000
+#: The smallest window of a ring spans at least so many tiles; the largest at most so many.
+FEWEST_TILES, MOST_TILES = 6, 96
+#: A width is chosen so that the largest window spans at least so many tiles, where one allows it.
+WANTED_TILES = 24
+#: A declared tile may make longer rings, up to here.
+MOST_DECLARED_TILES = 2_000
+
+_ROUND_SECONDS = frozenset(
+    [1, 2, 5, 10, 15, 20, 30]
+    + [60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30)]
+    + [3600 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 168)]
+)
+
+
+class Measure(StrEnum):
+    """What an accumulator adds up. Squares are kept in two parts, so that their sums stay exact."""
+
+    COUNT = "count"
+    SUM = "sum"
+    SQUARE_HIGH = "square_high"
+    SQUARE_LOW = "square_low"
+    MIN = "min"
+    MAX = "max"
+
+
+ADDITIVE = (Measure.COUNT, Measure.SUM, Measure.SQUARE_HIGH, Measure.SQUARE_LOW)
+
+_NEEDS = {
+    Aggregate.COUNT: (Measure.COUNT,),
+    Aggregate.SUM: (Measure.SUM,),
+    Aggregate.MEAN: (Measure.SUM, Measure.COUNT),
+    Aggregate.RATE: (Measure.SUM, Measure.COUNT),
+    Aggregate.MIN: (Measure.MIN,),
+    Aggregate.MAX: (Measure.MAX,),
+    Aggregate.STD: (Measure.SQUARE_HIGH, Measure.SQUARE_LOW, Measure.SUM, Measure.COUNT),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """One number per tile: a measure of one event field (of the events themselves where it is empty)."""
+
+    measure: Measure
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.measure}({self.field})"
+
+
+def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
+    """Return what a windowed feature is computed from, in the order its formula takes them."""
+    return tuple(Accumulator(measure, feature.field) for measure in _NEEDS[feature.aggregate])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ring:
+    """A ring of time tiles of one width, and the windows that are read from it.
+
+    Tile ``k`` covers event times ``[k * width_us, (k + 1) * width_us)`` and lives in slot ``k % slots``.
+    The accumulators are ordered: additive ones, then minima, then maxima.
+    """
+
+    width_us: int
+    slots: int
+    windows_us: tuple[int, ...]
+    accumulators: tuple[Accumulator, ...]
+
+    @property
+    def additive(self) -> int:
+        """How many of the accumulators are sums."""
+        return sum(item.measure in ADDITIVE for item in self.accumulators)
+
+    @property
+    def minima(self) -> int:
+        """How many of the accumulators are minima."""
+        return sum(item.measure is Measure.MIN for item in self.accumulators)
+
+
+def derive_rings(view: FeatureView) -> tuple[Ring, ...]:
+    """Group a view's windows into rings.
+
+    Raises
+    ------
+    ConfigurationError
+        Where a window has no fitting tile width.
+    """
+    windowed = [feature for feature in view.features if feature.aggregate not in UNWINDOWED]
+    windows = sorted({feature.window_us for feature in windowed if feature.window_us is not None})
+    if view.tile:
+        groups = [(windows, _declared_width(view, windows))] if windows else []
+    else:
+        groups = _grouped(view, windows)
+    return tuple(_ring(windowed, group, width) for group, width in groups)
+
+
+def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Ring:
+    wanted = {item for f in features if f.window_us in windows for item in accumulators_of(f)}
+    order = list(Measure)
+    tiles = windows[-1] // width_us
+    return Ring(
+        width_us=width_us,
+        # One tile of slack, or two: an even number of four-byte tile numbers keeps every float aligned.
+        slots=tiles + 2 - tiles % 2,
+        windows_us=tuple(windows),
+        accumulators=tuple(sorted(wanted, key=lambda item: (order.index(item.measure), item.field))),
+    )
+
+
+def _grouped(view: FeatureView, windows: list[int]) -> list[tuple[list[int], int]]:
+    groups: list[tuple[list[int], int]] = []
+    for window in windows:
+        if groups and (width := _width([*groups[-1][0], window])):
+            groups[-1] = ([*groups[-1][0], window], width)
+        elif width := _width([window]):
+            groups.append(([window], width))
+        else:
+            msg = (
+                f"feature view {view.name!r}: no tile width of whole seconds divides the window "
+                f"{format_duration(window)} into {FEWEST_TILES} to {MOST_TILES} tiles; take a rounder window, or "
+                "set tile= to a width that divides every window"
+            )
+            raise ConfigurationError(msg)
+    return groups
+
+
+def _width(windows: list[int]) -> int | None:
+    """Return the tile width for some windows (ascending): fine enough, round, few tiles; None if there is none."""
+    common = math.gcd(*windows)
+    if common % SECOND_US:
+        return None
+    smallest, largest = windows[0] // SECOND_US, windows[-1] // SECOND_US
+    widths = [
+        width
+        for width in _divisors(common // SECOND_US)
+        if smallest // width >= FEWEST_TILES and largest // width <= MOST_TILES
+    ]
+    fine = [width for width in widths if largest // width >= WANTED_TILES]
+    chosen = [width for width in fine if width in _ROUND_SECONDS] or fine or widths
+    return max(chosen) * SECOND_US if chosen else None
+
+
+def _divisors(number: int) -> set[int]:
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return {*small, *(number // divisor for divisor in small)}
+
+
+def _declared_width(view: FeatureView, windows: list[int]) -> int:
+    width = parse_duration_us(view.tile)
+    if width % SECOND_US:
+        raise ConfigurationError(
+            f"feature view {view.name!r}: tile {view.tile!r} is no whole number of seconds"
+        )
+    for window in windows:
+        if window % width:
+            msg = f"feature view {view.name!r}: tile {view.tile!r} does not divide the window {format_duration(window)}"
+            raise ConfigurationError(msg)
+        if window // width > MOST_DECLARED_TILES:
+            msg = (
+                f"feature view {view.name!r}: window {format_duration(window)} takes {window // width:,} tiles of "
+                f"{view.tile}; at most {MOST_DECLARED_TILES:,} are kept: take a wider tile"
+            )
+            raise ConfigurationError(msg)
+    return width

@@ -1,0 +1,165 @@
+"""Feature values by the book: plain Python over the events in the window, and the events to try them on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from driftline.features import (
+    Aggregate,
+    Entity,
+    Feature,
+    FeatureView,
+    Source,
+    count,
+    last,
+    maximum,
+    mean,
+    minimum,
+    rate,
+    std,
+    sum_of,
+    time_since_last,
+)
+from driftline.features.layout import State, ViewLayout
+from driftline.features.update import apply_events
+
+START_US = 1_700_000_000_000_000
+SECOND_US = 1_000_000
+#: Events and reads happen in so many seconds: several times the longest window of the views.
+HORIZON_S = 3_000
+
+SOURCE = Source("trips", entity=Entity("place"), event_time="ended_at")
+
+EVERYTHING = FeatureView(
+    "everything",
+    1,
+    SOURCE,
+    [
+        count().over("1m"),
+        count("delay").over("5m"),
+        sum_of("delay").over("5m"),
+        mean("delay").over("1m"),
+        rate("late").over("5m"),
+        minimum("delay").over("1m"),
+        maximum("delay").over("5m"),
+        std("fare").over("5m"),
+        last("delay"),
+        last("fare"),
+        time_since_last(),
+        mean("fare").over("20m").or_default(-1.0),
+    ],
+)
+ONE_RING = FeatureView("one_ring", 1, SOURCE, [count().over("2m"), minimum("fare").over("1m")], tile="10s")
+NEWEST_ONLY = FeatureView("newest_only", 1, SOURCE, [last("fare").or_default(7.0), time_since_last()])
+VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY]
+
+views = st.sampled_from(VIEWS)
+
+
+@dataclass(frozen=True)
+class Trip:
+    place: int
+    time_us: int
+    delay: float | None
+    fare: float | None
+    late: bool | None
+    known_us: int
+
+
+numbers = st.one_of(
+    st.none(),
+    st.sampled_from([0.0, -0.0, 1.0, -3.0, 0.1, 12.75]),
+    st.floats(-1e5, 1e5, allow_nan=False),
+)
+#: Ties are common: half of the times are whole multiples of ten seconds.
+offsets_us = st.one_of(
+    st.integers(0, HORIZON_S // 10).map(lambda tens: tens * 10 * SECOND_US),
+    st.integers(0, HORIZON_S * SECOND_US),
+)
+#: When an event became known after (or before) its time.
+delays_us = st.one_of(st.just(0), st.integers(0, 600 * SECOND_US), st.integers(-200 * SECOND_US, 0))
+
+
+@st.composite
+def trip(draw: st.DrawFn, *, places: int = 3) -> Trip:
+    time_us = START_US + draw(offsets_us)
+    return Trip(
+        place=draw(st.integers(0, places - 1)),
+        time_us=time_us,
+        delay=draw(numbers),
+        fare=draw(numbers),
+        late=draw(st.sampled_from([None, True, False])),
+        known_us=time_us + draw(delays_us),
+    )
+
+
+trips = st.lists(trip(), max_size=60)
+
+
+def columns(events: Sequence[Trip]) -> dict[str, np.ndarray]:
+    return {
+        name: np.array([math.nan if (v := getattr(event, name)) is None else float(v) for event in events])
+        for name in ("delay", "fare", "late")
+    }
+
+
+def feed(layout: ViewLayout, state: State, events: Sequence[Trip]) -> int:
+    return apply_events(
+        layout,
+        state,
+        np.array([event.place for event in events], np.int64),
+        np.array([event.time_us for event in events], np.int64),
+        columns(events),
+    )
+
+
+def table(events: Sequence[Trip]) -> pa.Table:
+    return pa.table(
+        {
+            "place": pa.array([f"p{event.place}" for event in events], pa.string()),
+            "ended_at": pa.array([event.time_us for event in events], pa.timestamp("us")),
+            "known_at": pa.array([event.known_us for event in events], pa.timestamp("us")),
+            "delay": pa.array([event.delay for event in events], pa.float64()),
+            "fare": pa.array([event.fare for event in events], pa.float64()),
+            "late": pa.array([event.late for event in events], pa.bool_()),
+        }
+    )
+
+
+def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
+    """Compute one feature for one entity's events, as the documentation says it."""
+    if not events and feature.aggregate is not Aggregate.COUNT and feature.aggregate is not Aggregate.SUM:
+        return math.nan if feature.default is None else feature.default
+    newest = max((event.time_us for event in events), default=0)
+    if feature.aggregate is Aggregate.TIME_SINCE_LAST:
+        return max(as_of_us - newest, 0) / 1e6
+    if feature.aggregate is Aggregate.LAST:
+        having = [(e.time_us, v) for e in events if (v := getattr(e, feature.field)) is not None]
+        value = max(having)[1] if having else math.nan
+    else:
+        value = _windowed(layout, feature, events, as_of_us)
+    return feature.default if math.isnan(value) and feature.default is not None else value
+
+
+def _windowed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
+    (width,) = (r.width_us for r in layout.rings if feature.window_us in r.windows_us)
+    current = as_of_us // width
+    inside = [e for e in events if current - feature.window_us // width < e.time_us // width <= current]
+    if not feature.field:
+        return float(len(inside))
+    values = [float(v) for e in inside if (v := getattr(e, feature.field)) is not None]
+    rounded = [round(value * 65536) / 65536 for value in values]
+    formulas = {
+        Aggregate.COUNT: lambda: float(len(values)),
+        Aggregate.SUM: lambda: math.fsum(rounded),
+        Aggregate.MEAN: lambda: math.fsum(rounded) / len(values) if values else math.nan,
+        Aggregate.RATE: lambda: math.fsum(rounded) / len(values) if values else math.nan,
+        Aggregate.MIN: lambda: min(values, default=math.nan),
+        Aggregate.MAX: lambda: max(values, default=math.nan),
+        Aggregate.STD: lambda: float(np.std(rounded)) if values else math.nan,
+    }
+    return formulas[feature.aggregate]()

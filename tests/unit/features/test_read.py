@@ -1,0 +1,138 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.features import Aggregate, FeatureView, OnStale, count, mean
+from driftline.features.layout import ViewLayout
+from driftline.features.read import FRESH, MISSING, STALE, read_state
+from driftline.features.update import merge
+from tests.unit.features.oracle import (
+    EVERYTHING,
+    HORIZON_S,
+    SECOND_US,
+    SOURCE,
+    START_US,
+    Trip,
+    feature_value,
+    feed,
+    offsets_us,
+    trip,
+    trips,
+    views,
+)
+
+
+def instants(*seconds: float) -> np.ndarray:
+    return np.array([START_US + int(second * SECOND_US) for second in seconds], np.int64)
+
+
+def one(second: int, fare: float = 5.0) -> Trip:
+    time_us = START_US + second * SECOND_US
+    return Trip(place=0, time_us=time_us, delay=None, fare=fare, late=None, known_us=time_us)
+
+
+@given(views, trips, st.integers(0, 900 * SECOND_US))
+def test_values_equal_the_events_in_the_window(view: FeatureView, events: list[Trip], later_us: int) -> None:
+    layout = ViewLayout.of(view)
+    state = layout.empty(3)
+    feed(layout, state, events)
+    as_of = max((event.time_us for event in events), default=START_US) + later_us
+
+    read = read_state(layout, state, np.full(3, as_of))
+
+    for place in range(3):
+        own = [event for event in events if event.place == place]
+        expected = [feature_value(layout, feature, own, as_of) for feature in view.features]
+        for feature, got, want in zip(view.features, read.values[place], expected, strict=True):
+            if feature.aggregate is Aggregate.STD:
+                assert got == pytest.approx(want, rel=1e-9, abs=0.02, nan_ok=True), feature.name
+            else:
+                assert got == want or (math.isnan(got) and math.isnan(want)), feature.name
+        newest = max((event.time_us for event in own), default=None)
+        assert read.age_us[place] == (-1 if newest is None else max(as_of - newest, 0))
+        assert read.status[place] == (MISSING if newest is None else FRESH)
+
+
+@given(views, st.lists(trip(places=8), max_size=60), offsets_us)
+def test_parts_are_read_as_if_merged(view: FeatureView, events: list[Trip], offset_us: int) -> None:
+    layout = ViewLayout.of(view)
+    state = layout.empty(8)  # two entities with four parts each
+    feed(layout, state, events)
+    parts = state.reshape(2, 4)
+    merged = parts[:, 0]
+    for part in range(1, 4):
+        merged = merge(layout, merged, parts[:, part])
+    as_of = np.full(2, START_US + offset_us)
+
+    of_parts, of_merged = read_state(layout, parts, as_of), read_state(layout, merged, as_of)
+
+    assert of_parts.values.tobytes() == of_merged.values.tobytes()
+    assert of_parts.age_us.tolist() == of_merged.age_us.tolist()
+    assert of_parts.status.tolist() == of_merged.status.tolist()
+
+
+@given(trips, st.lists(offsets_us, min_size=1, max_size=5))
+def test_a_row_reads_the_same_alone_and_among_others(events: list[Trip], offsets: list[int]) -> None:
+    layout = ViewLayout.of(EVERYTHING)
+    state = layout.empty(3)
+    feed(layout, state, events)
+    rows = np.arange(len(offsets)) % 3
+    as_of = START_US + np.array(offsets)
+
+    together = read_state(layout, state[rows], as_of)
+
+    for index, row in enumerate(rows):
+        alone = read_state(layout, state[row : row + 1], as_of[index : index + 1])
+        assert alone.values.tobytes() == together.values[index : index + 1].tobytes()
+
+
+def test_no_event_is_a_count_and_sum_of_zero_and_null_for_the_rest() -> None:
+    layout = ViewLayout.of(EVERYTHING)
+    read = read_state(layout, layout.empty(1), instants(0))
+    zero = {Aggregate.COUNT, Aggregate.SUM}
+    for feature, value in zip(EVERYTHING.features, read.values[0], strict=True):
+        if feature.aggregate in zero:
+            assert value == 0.0
+        elif feature.default is not None:
+            assert value == feature.default
+        else:
+            assert math.isnan(value)
+    assert (read.age_us.tolist(), read.status.tolist()) == ([-1], [MISSING])
+
+
+@pytest.mark.parametrize(
+    ("on_stale", "expected"),
+    [(OnStale.SERVE, [1.0, 5.0]), (OnStale.DEFAULT, [math.nan, 9.0]), (OnStale.REFUSE, [1.0, 5.0])],
+)
+def test_time_to_live(on_stale: OnStale, expected: list[float]) -> None:
+    features = [count().over("10m"), mean("fare").over("10m").or_default(9.0)]
+    view = FeatureView("aging", 1, SOURCE, features, ttl="1m", on_stale=on_stale)
+    layout = ViewLayout.of(view)
+    state = layout.empty(1)
+    feed(layout, state, [one(0)])
+
+    read = read_state(layout, np.repeat(state, 3), instants(0, 60, 60.000001))
+
+    assert read.status.tolist() == [FRESH, FRESH, STALE]
+    assert read.values[1].tolist() == [1.0, 5.0]
+    np.testing.assert_array_equal(read.values[2], expected)
+
+
+def test_an_as_of_before_the_newest_event_has_age_zero() -> None:
+    layout = ViewLayout.of(EVERYTHING)
+    state = layout.empty(1)
+    feed(layout, state, [one(100)])
+    read = read_state(layout, state, instants(0))
+    assert read.age_us.tolist() == [0]
+    assert read.values[0][0] == 0.0  # count().over("1m")
+
+
+def test_absurd_instants_read_empty_windows() -> None:
+    layout = ViewLayout.of(EVERYTHING)
+    state = layout.empty(1)
+    feed(layout, state, [one(HORIZON_S)])
+    for as_of in (-(2**61), -1, 0, 2**61):
+        assert read_state(layout, state, np.array([as_of])).values[0][0] == 0.0
