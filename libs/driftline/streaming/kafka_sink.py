@@ -1,0 +1,190 @@
+"""Kafka to Kafka, exactly once: outputs, dead letters and offsets are one transaction.
+
+1. On assignment the group's committed offset is where a partition starts. The broker first settles what an
+   unfinished transaction left (``read_committed`` waits for it).
+2. Begin. The transactional id is the group and the instance: a second process of that name fences the first.
+3. Send the outputs and the dead letters.
+4. Add the next offsets, with the member's generation: a member that the group has dropped is fenced here.
+5. Commit, which waits until every message is acknowledged.
+
+Any failure from 2 to 5 that the broker calls abortable: abort, and UnavailableError makes the loop start the
+partitions anew at 1. A fatal one (fenced) ends the process. A commit whose answer was lost is settled at 1.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from driftline.runtime import metrics
+from driftline.runtime.errors import BadMessageError, UnavailableError
+from driftline.runtime.logging import get_logger
+from driftline.streaming.consumer import PartitionedConsumer
+from driftline.streaming.dead_letters import DeadLetter, count_dead_letters, dead_letter
+from driftline.streaming.partitions import Partition, PartitionBatch
+
+_log = get_logger(__name__)
+
+_TRANSACTION_SECONDS = 30.0
+_ATTEMPTS = 5
+
+
+class Transaction:
+    """What goes out in one transaction."""
+
+    def __init__(self, producer: Producer, *, dead_letters: str, service: str, instance: str) -> None:
+        self._producer = producer
+        self._dead_letters = dead_letters
+        self._service = service
+        self._instance = instance
+        self.letters: list[DeadLetter] = []
+        self.failures: list[KafkaError] = []
+
+    def send(self, topic: str, keys: Sequence[bytes | str | None], values: Sequence[bytes]) -> None:
+        """Send one message per key and value."""
+        pending = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+        while pending:
+            queued = self._producer.produce_batch(topic, pending, on_delivery=self._delivered)
+            if queued == len(pending):
+                return
+            # The client's queue is full: let some go out, then send the rest.
+            pending = [entry for entry in pending if entry.pop("_error", None) is not None]
+            self._producer.poll(0.05)
+
+    def dead_letter(self, message: Message, error: BadMessageError) -> None:
+        """Send a bad message to the dead-letter topic."""
+        letter = dead_letter(message, error, service=self._service, instance=self._instance)
+        while True:
+            try:
+                self._producer.produce(
+                    self._dead_letters,
+                    value=letter.value,
+                    key=letter.key,
+                    headers=list(letter.headers),
+                    on_delivery=self._delivered,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.05)
+        self.letters.append(letter)
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self.failures.append(error)
+
+
+class KafkaSink:
+    """The transactional producer of one member of a consumer group."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        consumer: PartitionedConsumer,
+        *,
+        group: str,
+        service: str,
+        instance: str,
+        dead_letters: str,
+    ) -> None:
+        self._consumer = consumer
+        self._service = service
+        self._instance = instance
+        self._dead_letters = dead_letters
+        self._producer = Producer(
+            {
+                **kafka,
+                "transactional.id": f"{group}-{instance}",
+                "transaction.timeout.ms": 60_000,
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                "linger.ms": 1,
+                "queue.buffering.max.messages": 500_000,
+                "batch.num.messages": 10_000,
+                "socket.nagle.disable": True,
+                "reconnect.backoff.max.ms": 1_000,
+            }
+        )
+        self._initialised = False
+
+    def positions(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return where partitions start: the group's committed offsets."""
+        if not self._initialised:
+            try:
+                self._producer.init_transactions(_TRANSACTION_SECONDS)
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise
+                raise UnavailableError(f"transactions cannot be started: {error}") from error
+            self._initialised = True
+        return self._consumer.committed(partitions)  # (1)
+
+    @contextmanager
+    def transaction(self, batches: Sequence[PartitionBatch]) -> Iterator[Transaction]:
+        """Commit what the block sends, and the batches as processed; abort if anything fails.
+
+        Raises
+        ------
+        UnavailableError
+            The transaction was aborted; the batches come again.
+        """
+        transaction = Transaction(
+            self._producer, dead_letters=self._dead_letters, service=self._service, instance=self._instance
+        )
+        try:
+            self._producer.begin_transaction()  # (2)
+            yield transaction  # (3)
+            self._commit(batches)
+        except KafkaException as error:
+            if error.args[0].fatal():
+                metrics.TRANSACTIONS.labels("fenced").inc()
+                raise
+            self._abort()
+            raise UnavailableError(f"transaction aborted: {error}") from error
+        except BaseException:
+            self._abort()
+            raise
+        if transaction.failures:  # cannot be: a commit fails where a message does
+            raise UnavailableError(f"messages were not acknowledged: {transaction.failures[0]}")
+        metrics.TRANSACTIONS.labels("committed").inc()
+        count_dead_letters(transaction.letters)
+
+    def _commit(self, batches: Sequence[PartitionBatch]) -> None:
+        offsets = [
+            TopicPartition(batch.partition.topic, batch.partition.number, batch.next_offset)
+            for batch in batches
+        ]
+        _retried(
+            lambda: self._producer.send_offsets_to_transaction(  # (4)
+                offsets, self._consumer.group_metadata(), _TRANSACTION_SECONDS
+            )
+        )
+        _retried(lambda: self._producer.commit_transaction(_TRANSACTION_SECONDS))  # (5)
+
+    def _abort(self) -> None:
+        metrics.TRANSACTIONS.labels("aborted").inc()
+        try:
+            _retried(lambda: self._producer.abort_transaction(_TRANSACTION_SECONDS))
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise
+            # The transaction is in doubt. A new producer of this name would settle it: crash, and come back as one.
+            _log.error("a transaction can be neither committed nor aborted", error=str(error))
+            raise
+
+    def close(self) -> None:
+        """Let the last callbacks run."""
+        self._producer.flush(1.0)
+
+
+def _retried(request: Any) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            request()
+        except KafkaException as error:
+            if not error.args[0].retriable() or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)
+        else:
+            return

@@ -1,0 +1,132 @@
+"""What is kept in memory of a partition, and what a batch of its events changes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from driftline.features.keys import blob_key
+from driftline.features.layout import ViewLayout
+from driftline.project import EventType, Project
+from driftline.runtime import metrics
+from driftline.runtime.errors import BadMessageError
+from services.feature_store.fenced_store import FencedStore, Ownership, StoreWrite
+from services.feature_store.resident_views import ResidentView
+from services.feature_store.seen_index import SeenIndex, hash_ids
+from services.feature_store.validation import EventValidation, LogClock
+
+_HOUR_US = 3_600_000_000
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a batch changed: the write to make, the events refused (by row of the table), and counts."""
+
+    write: StoreWrite
+    refused: Sequence[tuple[int, BadMessageError]]
+    applied: int
+    duplicates: int
+
+
+class PartitionState:
+    """The state of one partition of an event type, as of its next offset."""
+
+    def __init__(
+        self,
+        store: FencedStore,
+        ownership: Ownership,
+        project: Project,
+        *,
+        prefix: str,
+        partitions: int,
+        max_entities: int,
+    ) -> None:
+        self.ownership = ownership
+        self._store = store
+        self._event_type: EventType = project.event_types[ownership.event_type]
+        self._views = [
+            (view, ResidentView(ViewLayout.of(view), self._key_of(prefix, view.ref), limit=max_entities))
+            for view in project.views_of(ownership.event_type)
+        ]
+        inputs = {name for _, resident in self._views for name in resident.layout.inputs}
+        self._validation = EventValidation(
+            self._event_type,
+            sorted(inputs),
+            partition=ownership.partition,
+            partitions=partitions,
+            future_skew_us=project.future_skew_us,
+            max_jump_us=project.max_jump_us,
+        )
+        self._clock = LogClock.parse(store.load_clock(ownership))
+        self._seen = SeenIndex()
+        for hour, hashes in store.load_seen(ownership, self._clock.record // _HOUR_US):
+            self._seen.load(hour, hashes)
+
+    @property
+    def resident(self) -> int:
+        """How many rows are in memory."""
+        return sum(len(resident) for _, resident in self._views)
+
+    def apply(self, table: pa.RecordBatch, record_us: Ints) -> Change:
+        """Apply the decoded events of a batch; nothing is written yet.
+
+        ``record_us`` are the timestamps of the events' records.
+        """
+        with metrics.STEP_SECONDS.labels("validate").time():
+            events = self._validation.check(table, record_us, self._clock)
+        self._clock = events.clock
+        with metrics.STEP_SECONDS.labels("duplicates").time():
+            everything = len(events.rows) == table.num_rows
+            valid = table if everything else table.take(pa.array(events.rows))
+            hashes = hash_ids(valid.column(self._event_type.event_id))
+            hours = events.log_us // _HOUR_US
+            kept_before = self._seen.hours
+            new = self._seen.add_new(hashes, hours)
+            self._seen.forget_before(events.clock.record // _HOUR_US)
+            fresh = np.flatnonzero(new)
+        with metrics.STEP_SECONDS.labels("apply").time():
+            if len(fresh) != len(events.rows):
+                valid = valid.take(pa.array(fresh))
+            time_us = events.time_us[fresh]
+            inputs = {name: column[fresh] for name, column in events.inputs.items()}
+            blobs = []
+            for view, resident in self._views if len(fresh) else ():
+                entities = valid.column(view.source.entity_field)
+                writes, too_late = resident.apply(entities, time_us, inputs, self._store.load)
+                blobs.append(writes)
+                metrics.EVENTS_TOO_LATE.labels(view.ref).inc(too_late)
+        write = StoreWrite(
+            blobs=blobs,
+            seen=_by_hour(hashes[fresh], hours[fresh], still=self._seen.hours),
+            forgotten_hours=sorted(set(kept_before) - set(self._seen.hours)),
+            clock=self._clock.format(),
+        )
+        return Change(
+            write=write,
+            refused=events.refused,
+            applied=len(fresh),
+            duplicates=len(events.rows) - len(fresh),
+        )
+
+    def commit(self, change: Change, next_offset: int) -> None:
+        """Write a change to the store, with the offset that follows it."""
+        self.ownership = self._store.write(self.ownership, change.write, next_offset)
+
+    def _key_of(self, prefix: str, view_ref: str) -> Callable[[str], str]:
+        head = blob_key(prefix, self.ownership.event_type, self.ownership.partition, view_ref, "")
+        return lambda entity: head + entity
+
+
+def _by_hour(hashes: NDArray[np.uint64], hours: Ints, *, still: Sequence[int]) -> dict[int, bytes]:
+    """Return the new hashes by hour, in the log's order; hours that the batch itself left behind are not kept."""
+    return {
+        int(hour): hashes[hours == hour].astype("<u8").tobytes()
+        for hour in np.unique(hours)
+        if int(hour) in still
+    }
