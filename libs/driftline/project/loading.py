@@ -1,15 +1,12 @@
 """Load a project folder and check it: every mistake is reported, with the file and what to do."""
 
-import importlib.util
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from driftline.features import FeatureView
 from driftline.project.declaration import (
@@ -20,11 +17,42 @@ from driftline.project.declaration import (
     ModelDeclaration,
     Project,
 )
+from driftline.project.modules import load_module
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
+#: Fields that every prediction record has, so that no entity or input may have their names.
+_RESERVED = frozenset(
+    [
+        "request_id",
+        "model",
+        "model_version",
+        "channel",
+        "status",
+        "score",
+        "decision",
+        "error",
+        "requested_at",
+        "event_time",
+        "predicted_at",
+        "duration_us",
+        "caller",
+        "feature_views",
+        "label",
+        "label_known_at",
+        "known_at",
+    ]
+)
+#: Streams of the platform, so that no event type may have their names.
+_STREAMS = frozenset({"predictions"})
 _NUMERIC = {"int", "long", "float", "double"}
+
+
+_Name = Annotated[str, StringConstraints(pattern=_NAME)]
+_Duration = Annotated[str, AfterValidator(lambda text: (parse_duration_us(text), text)[1])]
+_T = TypeVar("_T")
+_V = TypeVar("_V")
 
 
 class _Strict(BaseModel):
@@ -56,20 +84,20 @@ class _Model(_Strict):
     module: str = "model.py"
     entities: list[str]
     views: list[str]
-    inputs: dict[str, _Input] = {}
+    inputs: dict[_Name, _Input] = {}
     decision: _Decision
 
 
 class _File(_Strict):
-    name: str = Field(pattern=_NAME)
+    name: _Name
     owner: str
     description: str = ""
     features: str = "features.py"
     history: str | None = None
-    future_skew: str = "5m"
-    max_jump: str | None = None
-    events: dict[str, _EventType]
-    models: dict[str, _Model] = {}
+    future_skew: _Duration = "5m"
+    max_jump: _Duration | None = None
+    events: dict[_Name, _EventType]
+    models: dict[_Name, _Model] = {}
 
 
 def load_project(folder: Path) -> Project:
@@ -87,15 +115,18 @@ def load_project(folder: Path) -> Project:
         raise ConfigurationError(msg)
     try:
         declared = _File.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: {_explain(error)}") from error
-    event_types = {name: _event_type(folder, name, spec) for name, spec in declared.events.items()}
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(_explain(path, error)) from error
+    event_types = _each(
+        lambda item: _event_type(folder, item[0], item[1]), declared.events.items(), lambda found: found.name
+    )
     views = _views(folder / declared.features, event_types)
     entities = {view.entity.name: view.entity for view in views.values()}
-    models = {
-        name: _model(path, name, spec, declared.owner, entities=entities, views=views)
-        for name, spec in declared.models.items()
-    }
+    models = _each(
+        lambda item: _model(path, item[0], item[1], declared.owner, entities=entities, views=views),
+        declared.models.items(),
+        lambda found: found.name,
+    )
     project = Project(
         name=declared.name,
         owner=declared.owner,
@@ -113,34 +144,29 @@ def load_project(folder: Path) -> Project:
     return project
 
 
-def load_module(path: Path) -> ModuleType:
-    """Import a project's Python file under a name of its own, its folder importable while it loads."""
-    name = f"driftline_project_{path.parent.name}_{path.stem}"
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ConfigurationError(f"{path} does not exist")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except (ValueError, TypeError) as error:
-        del sys.modules[name]
-        raise ConfigurationError(f"{path}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+def _each(check: Callable[[_T], _V], items: Iterable[_T], name: Callable[[_V], str]) -> dict[str, _V]:
+    """Check all items and name the results; raise all their errors as one, a line each."""
+    found: dict[str, _V] = {}
+    problems: list[str] = []
+    for item in items:
+        try:
+            value = check(item)
+        except ConfigurationError as error:
+            problems.append(str(error))
+        else:
+            found[name(value)] = value
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return found
 
 
-def _explain(error: ValidationError | yaml.YAMLError) -> str:
+def _explain(path: Path, error: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        return "\n".join(
+            f"{path}: {'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
             for problem in error.errors()
         )
-    return str(error)
+    return f"{path}: {error}"
 
 
 def field_type(schema: Mapping[str, Any], name: str) -> Any:
@@ -161,6 +187,12 @@ def _event_type(folder: Path, name: str, spec: _EventType) -> EventType:
         schema = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"{path}: event type {name!r} has no readable schema: {error}") from error
+    if not isinstance(schema, dict) or schema.get("type") != "record" or not schema.get("fields"):
+        raise ConfigurationError(f"{path}: the schema of event type {name!r} must be a record with fields")
+    if name in _STREAMS:
+        raise ConfigurationError(
+            f"{folder / 'driftline.yaml'}: event type {name!r} has the name of a platform stream"
+        )
     for role, field in (("key", spec.key), ("event_id", spec.event_id)):
         kind = field_type(schema, field)
         if (kind.get("type") if isinstance(kind, dict) else kind) != "string":
@@ -186,15 +218,19 @@ def _event_type(folder: Path, name: str, spec: _EventType) -> EventType:
 
 def _views(path: Path, event_types: Mapping[str, EventType]) -> dict[str, FeatureView]:
     module = load_module(path)
-    views: dict[str, FeatureView] = {}
+    declared: list[FeatureView] = []
     for value in vars(module).values():
-        if not isinstance(value, FeatureView):
+        if not isinstance(value, FeatureView) or value in declared:
             continue
-        if value.name in views and views[value.name] != value:
+        if value.name in {view.name for view in declared}:
             raise ConfigurationError(f"{path}: two feature views are named {value.name!r}")
-        _check_view(path, value, event_types)
-        views[value.name] = value
-    return views
+        declared.append(value)
+
+    def checked(view: FeatureView) -> FeatureView:
+        _check_view(path, view, event_types)
+        return view
+
+    return _each(checked, declared, lambda view: view.name)
 
 
 def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventType]) -> None:
@@ -266,6 +302,9 @@ def _check_request_names(path: Path, project: Project) -> None:
         for name, kind in [(entity.name, "entity") for entity in model.entities] + [
             (field.name, f"{field.type} input") for field in model.inputs
         ]:
+            if name in _RESERVED:
+                msg = f"{path}: {kind} {name!r} of model {model.name!r} has the name of a field that every prediction has"
+                raise ConfigurationError(msg)
             if kinds.setdefault(name, kind) != kind:
                 msg = f"{path}: {name!r} is declared as {kinds[name]} and as {kind}; one name has one meaning"
                 raise ConfigurationError(msg)

@@ -1,0 +1,265 @@
+"""A model on disk: an ONNX file, a manifest that says what it is, a card that a person reads.
+
+::
+
+    <models>/<model>/<version>/model.onnx
+                               manifest.json   names every other file with its SHA-256
+                               card.md
+    <models>/<model>/active.json               the active version and its manifest's SHA-256
+
+A bundle is data. Nothing in it runs when it is loaded, so a pickle is refused.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from driftline.runtime.errors import ConfigurationError
+
+MODEL_FILE = "model.onnx"
+CARD_FILE = "card.md"
+MANIFEST_FILE = "manifest.json"
+ACTIVE_FILE = "active.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundleError(ConfigurationError):
+    """A bundle is missing, damaged or not to be trusted. The message says which file and why."""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decision(_Value):
+    """The rule that turns a score into a decision."""
+
+    threshold: float
+    above: str
+    below: str
+
+
+class Quality(_Value):
+    """How well scores fit what happened: area under the curve, log loss, Brier score."""
+
+    auc: float
+    log_loss: float
+    brier: float
+
+
+class TrainingSet(_Value):
+    """What a model learned from: the span, the rows, and a hash that names exactly these rows."""
+
+    start: str
+    end: str
+    rows: int
+    validation_rows: int
+    validation_start: str
+    positive_share: float
+    without_label: int
+    sha256: _Sha256
+
+
+class Conversion(_Value):
+    """The proof that the ONNX model equals the pipeline that was trained."""
+
+    rows: int
+    max_difference: float
+    tolerance: float
+
+
+class BundleManifest(_Value):
+    """What a bundle is: its columns in order, where it comes from, what it is worth, its files' hashes."""
+
+    format: Literal[1] = 1
+    project: str
+    model: str
+    version: str
+    created_at: str
+    description: str
+    owner: str
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    views: tuple[str, ...]
+    decision: Decision
+    candidate: str
+    estimator: str
+    training: TrainingSet
+    metrics: dict[str, Quality]
+    conversion: Conversion
+    environment: dict[str, str]
+    files: dict[str, _Sha256]
+
+    @property
+    def ref(self) -> str:
+        """The model with its version, like ``lateness@20130401T000000Z-1f2e3d4c``."""
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle whose every hash was checked. ``sha256`` is the manifest's, and so names all of it."""
+
+    path: Path
+    manifest: BundleManifest
+    model: bytes
+    sha256: str
+
+
+def write_bundle(models_dir: Path, manifest: BundleManifest, *, model: bytes, card: str) -> Path:
+    """Write a bundle whole or not at all, and return its folder; the files' hashes are filled in.
+
+    Raises
+    ------
+    BundleError
+        Where the version exists (a version never changes), or the model is a pickle.
+    """
+    _refuse_pickle(Path(MODEL_FILE), model)
+    contents = {MODEL_FILE: model, CARD_FILE: card.encode()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    complete = manifest.model_copy(update={"files": hashes})
+    contents[MANIFEST_FILE] = (json.dumps(complete.model_dump(mode="json"), indent=2) + "\n").encode()
+    target = _folder(models_dir, manifest.model, manifest.version)
+    if target.exists():
+        raise BundleError(f"{target}: version {manifest.version!r} exists; a version never changes")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+        written = Path(scratch) / "bundle"
+        written.mkdir()
+        for name, content in contents.items():
+            _write_durably(written / name, content)
+        written.rename(target)
+    return target
+
+
+def load_bundle(path: Path, *, sha256: str | None = None) -> Bundle:
+    """Load a bundle after checking every hash; ``sha256`` is the manifest's, where the caller knows it.
+
+    Raises
+    ------
+    BundleError
+        Where a file is missing, differs from its hash, is not named by the manifest, or is a pickle.
+    """
+    manifest_bytes = _read(path / MANIFEST_FILE)
+    found = hashlib.sha256(manifest_bytes).hexdigest()
+    if sha256 is not None and found != sha256:
+        msg = f"{path / MANIFEST_FILE}: its SHA-256 is {found}, but {sha256} was activated; train or activate again"
+        raise BundleError(msg)
+    try:
+        manifest = BundleManifest.model_validate_json(manifest_bytes)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise BundleError(f"{path / MANIFEST_FILE}: {place}: {problem['msg']}") from error
+    named = {MANIFEST_FILE, *manifest.files}
+    for file in sorted(path.iterdir()):
+        if file.name not in named:
+            _refuse_pickle(file, b"")
+            raise BundleError(f"{file}: is not named by {MANIFEST_FILE}; a bundle holds nothing else")
+    if MODEL_FILE not in manifest.files:
+        raise BundleError(f"{path / MANIFEST_FILE}: files: names no {MODEL_FILE}")
+    contents = {}
+    for name, expected in manifest.files.items():
+        _check_name("file", name)
+        content = _read(path / name)
+        _refuse_pickle(path / name, content)
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != expected:
+            msg = (
+                f"{path / name}: its SHA-256 is {actual}, the manifest says {expected}; the file was changed"
+            )
+            raise BundleError(msg)
+        contents[name] = content
+    return Bundle(path=path, manifest=manifest, model=contents[MODEL_FILE], sha256=found)
+
+
+def activate(models_dir: Path, model: str, version: str) -> Bundle:
+    """Make a version the active one, atomically, after checking it; return its bundle."""
+    bundle = load_bundle(_folder(models_dir, model, version))
+    if (bundle.manifest.model, bundle.manifest.version) != (model, version):
+        raise BundleError(f"{bundle.path}: its manifest says {bundle.manifest.ref}, not {model}@{version}")
+    content = json.dumps({"version": version, "manifest_sha256": bundle.sha256}) + "\n"
+    target = models_dir / model / ACTIVE_FILE
+    scratch = target.with_name(f".{ACTIVE_FILE}.{os.getpid()}")
+    _write_durably(scratch, content.encode())
+    scratch.replace(target)
+    return bundle
+
+
+def active_version(models_dir: Path, model: str) -> str | None:
+    """Return the active version of a model; None where there is none."""
+    active = _active(models_dir, model)
+    return None if active is None else active["version"]
+
+
+def load_active(models_dir: Path, model: str) -> Bundle | None:
+    """Load the active bundle of a model, held to the hash with which it was activated; None without one."""
+    active = _active(models_dir, model)
+    if active is None:
+        return None
+    return load_bundle(_folder(models_dir, model, active["version"]), sha256=active["manifest_sha256"])
+
+
+def versions(models_dir: Path, model: str) -> list[str]:
+    """Return the names of all versions of a model, oldest first."""
+    _check_name("model", model)
+    folder = models_dir / model
+    if not folder.is_dir():
+        return []
+    return sorted(item.parent.name for item in folder.glob(f"[!.]*/{MANIFEST_FILE}"))
+
+
+def _active(models_dir: Path, model: str) -> dict[str, str] | None:
+    _check_name("model", model)
+    path = models_dir / model / ACTIVE_FILE
+    if not path.exists():
+        return None
+    try:
+        active = json.loads(_read(path))
+        return {"version": str(active["version"]), "manifest_sha256": str(active["manifest_sha256"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: is damaged ({error}); train or activate a version again") from error
+
+
+def _folder(models_dir: Path, model: str, version: str) -> Path:
+    _check_name("model", model)
+    _check_name("version", version)
+    return models_dir / model / version
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Refuse names that could lead out of the folder."""
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"{kind} name {name!r}: use letters, digits, dots, dashes and underscores")
+
+
+def _refuse_pickle(path: Path, content: bytes) -> None:
+    """Refuse by name and by first bytes (protocol 2 and later start with 0x80 and the protocol)."""
+    marked = len(content) > 1 and content[0] == 0x80 and 2 <= content[1] <= 5
+    if marked or path.suffix in _PICKLE_SUFFIXES:
+        msg = f"{path}: is a pickle, which can run any code when it is loaded; a bundle holds ONNX only"
+        raise BundleError(msg)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,106 @@
+"""Assemble a training set: what each request would have been answered with, and what then happened.
+
+Features are read as of each request's instant, by the kernels that serve them. A label counts only where
+it was known by the end of the span.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from driftline.features.point_in_time import as_of_join
+from driftline.project.declaration import InputType, ModelDeclaration
+from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History
+
+_Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of a training set in the order of their instants; columns in the model's declared order.
+
+    ``numeric`` is float32 [n, K] with NaN for missing, ``labels`` whether it came true, and the times
+    (microseconds since the epoch) when the prediction was due and when the label was known.
+    """
+
+    numeric: NDArray[np.float32]
+    categorical: Mapping[str, list[str | None]]
+    labels: NDArray[np.bool_]
+    as_of_us: NDArray[np.int64]
+    label_known_us: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: NDArray[np.bool_]) -> "Rows":
+        """Return the rows where ``chosen`` is true."""
+        positions = np.flatnonzero(chosen)
+        return Rows(
+            numeric=self.numeric[positions],
+            categorical={
+                name: [values[position] for position in positions]
+                for name, values in self.categorical.items()
+            },
+            labels=self.labels[positions],
+            as_of_us=self.as_of_us[positions],
+            label_known_us=self.label_known_us[positions],
+        )
+
+    def sha256(self) -> str:
+        """Name exactly these rows: a hash over every value in order."""
+        digest = hashlib.sha256()
+        for array in (self.numeric, self.labels, self.as_of_us, self.label_known_us):
+            digest.update(np.ascontiguousarray(array).data)
+        for name, values in self.categorical.items():
+            digest.update(json.dumps([name, values], separators=(",", ":")).encode())
+        return digest.hexdigest()
+
+
+def labelled_requests(requests: pa.Table, known_by_us: int) -> pa.Table:
+    """Return the requests whose label was known at that instant."""
+    known = pc.less_equal(pc.cast(requests[LABEL_KNOWN_AT], pa.int64()), known_by_us)
+    return requests.filter(pc.and_(pc.is_valid(requests[LABEL]), pc.fill_null(known, False)))
+
+
+def assemble(
+    model: ModelDeclaration, history: History, requests: pa.Table, progress: _Progress = lambda _: None
+) -> Rows:
+    """Read the model's features point-in-time for labelled requests, and return the rows."""
+    as_of_us = _times(requests, "event_time")
+    blocks = [_inputs(model, requests)]
+    for view in model.views:
+        progress(f"features of {view.ref}")
+        values = as_of_join(
+            view,
+            history.events[view.source.event_type],
+            requests[view.entity.name].combine_chunks(),
+            as_of_us,
+            known_at=KNOWN_AT,
+        ).values
+        blocks.append(np.asarray(values, dtype=np.float64).astype(np.float32))
+    return Rows(
+        numeric=np.ascontiguousarray(np.concatenate(blocks, axis=1)),
+        categorical={name: requests[name].to_pylist() for name in model.categorical_columns},
+        labels=requests[LABEL].combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_),
+        as_of_us=as_of_us,
+        label_known_us=_times(requests, LABEL_KNOWN_AT),
+    )
+
+
+def _inputs(model: ModelDeclaration, requests: pa.Table) -> NDArray[np.float32]:
+    names = [field.name for field in model.inputs if field.type is InputType.DOUBLE]
+    columns = [pc.fill_null(pc.cast(requests[name], pa.float64()), float("nan")).to_numpy() for name in names]
+    if not columns:
+        return np.empty((len(requests), 0), dtype=np.float32)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _times(table: pa.Table, name: str) -> NDArray[np.int64]:
+    times: NDArray[np.int64] = pc.cast(table[name], pa.int64()).to_numpy()
+    return times
