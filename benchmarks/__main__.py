@@ -1,0 +1,61 @@
+"""`make bench`: driftline beside its peers, in one interleaved run; ratios with medians and ranges."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import data_plane, freshness, http_path
+from benchmarks.comparison import Result
+from driftline.embedded import EmbeddedStack
+
+REPORT = Path(".driftline/bench/latest.json")
+
+
+def main() -> None:
+    """Run the comparisons that are named, all unless said, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of names; all unless said")
+    parser.add_argument("--runs", type=int, default=7, help="measured repeats of each side")
+    parser.add_argument("--rows", type=int, default=300_000, help="events in the topic")
+    arguments = parser.parse_args()
+    console = Console(width=120)
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder, EmbeddedStack(Path(folder)) as stack:
+        bench = data_plane.prepare(stack.environment, Path(folder), arguments.rows, console)
+        comparisons = [*data_plane.comparisons(bench), *http_path.comparisons(bench), *freshness.comparisons(bench)]
+        chosen = [one for one in comparisons if not arguments.names or any(name in one.name for name in arguments.names)]
+        results = [one.run(arguments.runs, console) for one in chosen]
+        bench.close()
+    report(results, console)
+
+
+def report(results: Iterable[Result], console: Console) -> None:
+    """Print the lines and write them to the report."""
+    lines = list(results)
+    table = Table(title="driftline beside its peers (median, range)")
+    for heading in ("what", "ours", "theirs", "unit", "ratio", "aim", ""):
+        table.add_column(heading, justify="left" if heading in {"what", "unit", ""} else "right")
+    for one in lines:
+        aim = "" if one.aim is None else f"{'≥' if one.better == 'higher' else '≤'} {one.aim:g}"
+        reached = {True: "reached", False: "missed", None: ""}[one.reached]
+        table.add_row(
+            one.name,
+            f"{one.ours:,.4g} ({one.ours_range[0]:,.4g}–{one.ours_range[1]:,.4g})",
+            f"{one.theirs:,.4g} ({one.theirs_range[0]:,.4g}–{one.theirs_range[1]:,.4g})",
+            one.unit,
+            f"{one.ratio:.2f}",
+            aim,
+            reached,
+        )
+    console.print(table)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps([one.as_json() for one in lines], indent=1) + "\n")
+    console.print(f"written to {REPORT}")
+
+
+if __name__ == "__main__":
+    main()

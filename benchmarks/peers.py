@@ -1,0 +1,113 @@
+"""What driftline is measured against: the simplest honest way to do the same job."""
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+HEADER = 5  # magic byte and schema id
+
+
+def _consumer(bootstrap: str, group: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.message.max.bytes": 10_000_000,
+            "queued.max.messages.kbytes": 262_144,
+        }
+    )
+
+
+def consume_and_decode(bootstrap: str, topic: str, rows: int, schema: dict[str, Any]) -> float:
+    """R: consume and decode record by record with fastavro. Rows a second, after the first batch."""
+    parsed = fastavro.parse_schema(schema)
+    consumer = _consumer(bootstrap, "bench-r")
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    seen, begun = 0, 0.0
+    while seen < rows:
+        messages = consumer.consume(10_000, 1.0)
+        if not begun and messages:
+            begun = time.perf_counter()
+            rows_before = len(messages)
+        for message in messages:
+            value = message.value()
+            assert value is not None
+            fastavro.schemaless_reader(io.BytesIO(value[HEADER:]), parsed)
+        seen += len(messages)
+    seconds = time.perf_counter() - begun
+    consumer.close()
+    del rows_before
+    return seen / seconds
+
+
+def transactional_echo(bootstrap: str, source: str, target: str, rows: int, batch: int = 10_000) -> float:
+    """Consume, produce the same bytes and commit, one transaction a batch. Rows a second."""
+    consumer = _consumer(bootstrap, "bench-echo")
+    consumer.assign([TopicPartition(source, 0, 0)])
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": "bench-echo",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    producer.init_transactions()
+    seen, begun = 0, 0.0
+    while seen < rows:
+        messages = consumer.consume(batch, 1.0)
+        if not messages:
+            continue
+        begun = begun or time.perf_counter()
+        producer.begin_transaction()
+        for message in messages:
+            producer.produce(target, message.value(), message.key())
+        last = messages[-1].offset()
+        assert last is not None
+        producer.send_offsets_to_transaction([TopicPartition(source, 0, last + 1)], consumer.consumer_group_metadata())
+        producer.commit_transaction()
+        seen += len(messages)
+    seconds = time.perf_counter() - begun
+    consumer.close()
+    return seen / seconds
+
+
+def produce_to_consume(bootstrap: str, topic: str, value: bytes, events: int, pace: float) -> list[float]:
+    """Seconds from produce() to the same record in a bare consumer, one by one at a pace (seconds)."""
+    consumer = _consumer(bootstrap, "bench-round-trip")
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "acks": "all"})
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0))
+    del low
+    consumer.assign([TopicPartition(topic, 0, high)])
+    consumer.poll(0.5)
+    waits = []
+    for _ in range(events):
+        begun = time.perf_counter()
+        producer.produce(topic, value, partition=0)
+        producer.poll(0)
+        while True:
+            message = consumer.poll(1.0)
+            if message is not None and message.error() is None:
+                break
+        waits.append(time.perf_counter() - begun)
+        time.sleep(pace)
+    producer.flush()
+    consumer.close()
+    return waits
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which a share of the values lies (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+Job = Callable[[], float]

@@ -1,0 +1,108 @@
+"""Were the served features the point-in-time ones? Every value is computed again, offline, and compared bit by bit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from driftline.features import FeatureView
+from driftline.features.point_in_time import as_of_join
+from driftline.project import Project
+
+#: Column that says from which instant an event counted: when it was published.
+PUBLISHED_AT = "published_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """The first served value of a column that differs from the recomputed one."""
+
+    column: str
+    request_id: str
+    served: float | None
+    recomputed: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How many served values were compared, how many were equal, and an example of each column that differs."""
+
+    compared: int
+    equal: int
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def equal_share(self) -> float:
+        """The share of equal values; 1 where there was nothing to compare."""
+        return self.equal / self.compared if self.compared else 1.0
+
+
+def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: pa.Table) -> Parity:
+    """Recompute every feature value and age of the logged predictions, and compare them.
+
+    Parameters
+    ----------
+    events
+        Per event type the applied events, with a column ``published_at`` (timestamp, microseconds).
+    predictions
+        The log; rows that read no features (refused requests) are left out per view.
+    """
+    compared = equal = 0
+    mismatches = []
+    for view in project.request_views:
+        read = predictions.filter(_has_read(predictions, view))
+        if not len(read):
+            continue
+        as_of_us = _int64(read["event_time"].cast(pa.timestamp("us")).cast(pa.int64()))
+        keys = read[view.entity.name].combine_chunks()
+        again = as_of_join(view, events[view.source.event_type], keys, as_of_us, known_at=PUBLISHED_AT)
+        recomputed = [again.values[:, position] for position in range(len(view.columns))]
+        recomputed.append(_as_milliseconds(again.age_us))
+        for column, values in zip((*view.columns, view.age_column), recomputed, strict=True):
+            served = _float64(read[column])
+            same = _same_bits(served, values)
+            compared += len(same)
+            equal += int(same.sum())
+            if not same.all():
+                row = int(np.flatnonzero(~same)[0])
+                mismatches.append(
+                    Mismatch(
+                        column=column,
+                        request_id=read["request_id"][row].as_py(),
+                        served=_or_none(served[row]),
+                        recomputed=_or_none(values[row]),
+                    )
+                )
+    return Parity(compared=compared, equal=equal, mismatches=tuple(mismatches))
+
+
+def _has_read(predictions: pa.Table, view: FeatureView) -> pa.Array:
+    return pa.array([view.ref in views for views in predictions["feature_views"].to_pylist()], pa.bool_())
+
+
+def _same_bits(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Compare as bits (so that -0.0 is not 0.0); null equals null."""
+    same: NDArray[np.bool_] = left.view(np.int64) == right.view(np.int64)
+    return same | (np.isnan(left) & np.isnan(right))
+
+
+def _as_milliseconds(age_us: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(age_us < 0, np.nan, (age_us // 1000).astype(np.float64))
+
+
+def _float64(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.ascontiguousarray(
+        column.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
+    )
+    return values
+
+
+def _int64(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    values: NDArray[np.int64] = column.to_numpy()
+    return values
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

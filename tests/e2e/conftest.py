@@ -1,0 +1,56 @@
+"""One platform for all end-to-end tests: real broker, registry, store and service processes."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.contracts.admin import create_topics
+from driftline.contracts.registry import SchemaRegistry
+from driftline.contracts.topics import Topics, load_manifest
+from driftline.embedded import EmbeddedStack
+from driftline.project import load_project
+from driftline.runtime.supervisor import Supervisor
+from tests.e2e.model import write_model
+from tests.e2e.platform import SERVICES, Platform
+
+SHOP = Path(__file__).parent / "shop"
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    state = tmp_path_factory.mktemp("platform")
+    project = load_project(SHOP)
+    write_model(project, state / "models")
+    with EmbeddedStack(state) as stack:
+        topics = Topics(project.name)
+        create_topics({"bootstrap.servers": stack.environment["KAFKA_BOOTSTRAP_SERVERS"]}, project, topics)
+        ids = SchemaRegistry(stack.environment["SCHEMA_REGISTRY_URL"]).register_project(project, topics)
+        environment = {
+            **stack.environment,
+            "DRIFTLINE_PROJECT": str(SHOP),
+            "DRIFTLINE_STATE": str(state),
+            "DRIFTLINE_MODELS": str(state / "models"),
+            "DRIFTLINE_LOG_FORMAT": "json",
+        }
+        streams = load_manifest().streams
+        supervisor = Supervisor(state=state, services=SERVICES, environment={**os.environ, **environment})
+        supervisor.start()
+        try:
+            supervisor.wait_ready(120)
+            yield Platform(
+                project=project,
+                stack=stack,
+                supervisor=supervisor,
+                state=state,
+                environment=environment,
+                schema_ids=ids,
+                partitions=3,
+                requests_partitions=streams["prediction-requests"].partitions,
+                predictions_partitions=streams["predictions"].partitions,
+            )
+        finally:
+            supervisor.stop()
+            time.sleep(0)

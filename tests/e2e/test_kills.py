@@ -1,0 +1,168 @@
+"""Nothing acknowledged is lost or doubled, whichever process is killed at whichever moment (X5)."""
+
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from tests.e2e.platform import Platform
+from tests.e2e.reading import committed, differences, end_offsets, replayed, stored
+from tests.e2e.traffic import IngestTraffic, Payments, PredictionTraffic, TopicTraffic
+
+KILLS = 20
+
+
+def event_traffic(platform: Platform, seed: int) -> TopicTraffic:
+    payments = Payments(random.Random(seed))
+
+    def make() -> tuple[str, str, dict]:  # type: ignore[type-arg]
+        event = payments.make()
+        return event["event_id"], event["customer"], event
+
+    return TopicTraffic(
+        platform.bootstrap, platform.events_topic, platform.event_codec, platform.event_schema_id, make, seed=seed
+    )
+
+
+def request_traffic(platform: Platform, seed: int) -> TopicTraffic:
+    source = random.Random(seed)
+
+    def make() -> tuple[str, str, dict]:  # type: ignore[type-arg]
+        request = platform.request(source)
+        return request["request_id"], request["request_id"], request
+
+    return TopicTraffic(
+        platform.bootstrap, platform.requests_topic, platform.request_codec, platform.request_schema_id, make, seed=seed
+    )
+
+
+def assert_store_equals_replay(platform: Platform) -> None:
+    platform.wait_applied()
+    messages = committed(platform.bootstrap, platform.events_topic, platform.partitions)
+    for view in platform.project.views.values():
+        expected = replayed(view, messages, platform.event_codec)
+        found = stored(platform.redis, platform.prefix, view, list(expected))
+        assert expected
+        assert differences(expected, found) == []
+
+
+def assert_events_in_topic(platform: Platform, acknowledged: set[str]) -> None:
+    messages = committed(platform.bootstrap, platform.events_topic, platform.partitions)
+    found = {platform.event_codec.decode(m.value()[5:])["event_id"] for m in messages}  # type: ignore[index]
+    assert acknowledged
+    assert acknowledged - found == set()
+
+
+def predictions_of(platform: Platform) -> Counter[str]:
+    messages = committed(platform.bootstrap, platform.predictions_topic, platform.predictions_partitions)
+    return Counter(platform.prediction_codec.decode(m.value()[5:])["request_id"] for m in messages)  # type: ignore[index]
+
+
+def kill_at_random_moments(platform: Platform, instance: str, seed: int, kills: int = KILLS) -> None:
+    source = random.Random(seed)
+    for _ in range(kills):
+        time.sleep(source.uniform(0.05, 1.2))
+        platform.supervisor.kill(instance, signal.SIGKILL)
+        platform.supervisor.wait_ready(60)
+
+
+def test_feature_store_killed(platform: Platform) -> None:
+    traffic = event_traffic(platform, 1)
+    traffic.start()
+    kill_at_random_moments(platform, "feature_store-0", 1)
+    traffic.end()
+    assert_events_in_topic(platform, traffic.acknowledged)
+    assert_store_equals_replay(platform)
+
+
+def test_ingest_killed(platform: Platform) -> None:
+    traffic = IngestTraffic(lambda: platform.url("ingest-0"), seed=2)
+    traffic.start()
+    kill_at_random_moments(platform, "ingest-0", 2)
+    traffic.end()
+    assert traffic.retries > 0  # the kills really met requests
+    assert_events_in_topic(platform, traffic.acknowledged)
+    assert_store_equals_replay(platform)
+
+
+def test_predictor_killed(platform: Platform) -> None:
+    requests = request_traffic(platform, 3)
+    calls = PredictionTraffic(lambda: platform.url("predictor-0"), seed=4)
+    requests.start()
+    calls.start()
+    kill_at_random_moments(platform, "predictor-0", 3)
+    requests.end()
+    calls.end()
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    logged = predictions_of(platform)
+    sent = Counter(
+        platform.request_codec.decode(m.value()[5:])["request_id"]  # type: ignore[index]
+        for m in committed(platform.bootstrap, platform.requests_topic, platform.requests_partitions)
+    )
+    assert requests.acknowledged
+    assert calls.acknowledged
+    assert requests.acknowledged - set(logged) == set()
+    assert {request: number for request, number in sent.items() if logged[request] != number} == {}
+    assert calls.acknowledged - set(logged) == set()
+    assert {request for request in calls.attempted if logged[request] > 1} == set()
+
+
+def test_store_killed_and_restarted_empty(platform: Platform) -> None:
+    traffic = event_traffic(platform, 5)
+    traffic.start()
+    source = random.Random(5)
+    for _ in range(KILLS):
+        time.sleep(source.uniform(0.05, 0.8))
+        platform.stack.kill("valkey")
+        platform.stack.restart("valkey", wipe=True)
+    traffic.end()
+    assert_store_equals_replay(platform)
+
+
+def test_broker_killed(platform: Platform) -> None:
+    traffic = event_traffic(platform, 6)
+    requests = request_traffic(platform, 7)
+    traffic.start()
+    requests.start()
+    source = random.Random(6)
+    for _ in range(KILLS):
+        time.sleep(source.uniform(0.1, 1.5))
+        platform.stack.kill("kafka")
+        platform.stack.restart("kafka")
+    traffic.end()
+    requests.end()
+    assert_events_in_topic(platform, traffic.acknowledged)
+    assert_store_equals_replay(platform)
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    logged = predictions_of(platform)
+    assert requests.acknowledged
+    assert requests.acknowledged - set(logged) == set()
+
+
+@pytest.mark.parametrize("instance", ["feature_store-0", "predictor-0"])
+def test_zombie_writes_nothing(platform: Platform, instance: str) -> None:
+    """Stopped past its session, its work taken by a second process, then woken: it may write nothing."""
+    service = instance.rsplit("-", 1)[0]
+    traffic = event_traffic(platform, 8) if service == "feature_store" else request_traffic(platform, 8)
+    traffic.start()
+    time.sleep(1)
+    platform.supervisor.kill(instance, signal.SIGSTOP)
+    second = platform.start_second(service)
+    try:
+        time.sleep(25)  # past the session time-out: the group gives the partitions to the second process
+        platform.supervisor.kill(instance, signal.SIGCONT)
+        time.sleep(3)
+    finally:
+        traffic.end()
+        platform.supervisor.wait_ready(60)
+        platform.stop_second(second)
+    if service == "feature_store":
+        assert_store_equals_replay(platform)
+    else:
+        platform.wait_consumed(platform.requests_topic, "predictor")
+        logged = predictions_of(platform)
+        assert traffic.acknowledged - set(logged) == set()
+    ends = end_offsets(platform.bootstrap, platform.events_topic, platform.partitions)
+    assert sum(ends.values()) > 0

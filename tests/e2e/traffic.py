@@ -1,0 +1,182 @@
+"""Applications that publish and ask while their servers are killed, and remember what was acknowledged."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from confluent_kafka import Producer
+
+from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.wire import frame
+from driftline.runtime.ids import new_id
+
+START_US = 1_750_000_000_000_000
+
+
+class Traffic(threading.Thread):
+    """Repeats one step until it is told to stop; ``acknowledged`` holds the ids that were promised."""
+
+    def __init__(self, *, seed: int, pause: float) -> None:
+        super().__init__(daemon=True)
+        self.acknowledged: set[str] = set()
+        self.attempted: set[str] = set()
+        self.failures: list[str] = []
+        self.random = random.Random(seed)
+        self._pause = pause
+        self._ended = threading.Event()
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        try:
+            while not self._ended.is_set():
+                self.step()
+                time.sleep(self._pause)
+            self.finish()
+        except Exception as error:  # noqa: BLE001 - a dead traffic thread must fail the test, not pass it
+            self.failures.append(repr(error))
+
+    def finish(self) -> None:
+        """Wait for what is still under way."""
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join(90)
+        assert not self.is_alive()
+        assert not self.failures, self.failures
+
+
+class Payments:
+    """Makes payments whose event time goes on by a second each; some with nulls."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+        self._made = 0
+
+    def make(self) -> dict[str, Any]:
+        self._made += 1
+        return {
+            "event_id": new_id(),
+            "customer": f"customer-{self._random.randrange(200)}",
+            "merchant": f"merchant-{self._random.randrange(20)}",
+            "paid_at": START_US + self._made * 1_000_000 - self._random.randrange(600) * 1_000_000,
+            "amount": None if self._random.random() < 0.1 else round(self._random.uniform(1, 500), 2),
+            "refunded": self._random.choice([True, False, None]),
+        }
+
+
+def kafka_producer(bootstrap: str) -> Producer:
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "delivery.timeout.ms": 120_000,
+            "linger.ms": 1,
+        }
+    )
+
+
+class TopicTraffic(Traffic):
+    """Produces framed records straight to a topic; each step makes a few."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        codec: RecordCodec,
+        schema_id: int,
+        make: Callable[[], tuple[str, str, dict[str, Any]]],
+        *,
+        seed: int,
+        pause: float = 0.01,
+        burst: int = 10,
+    ) -> None:
+        super().__init__(seed=seed, pause=pause)
+        self._producer = kafka_producer(bootstrap)
+        self._topic, self._codec, self._schema_id, self._make, self._burst = topic, codec, schema_id, make, burst
+
+    def step(self) -> None:
+        for _ in range(self._burst):
+            identity, key, record = self._make()
+            self.attempted.add(identity)
+
+            def acknowledged(error: Any, _message: Any, identity: str = identity) -> None:
+                if error is None:
+                    self.acknowledged.add(identity)
+
+            value = frame(self._schema_id, self._codec.encode(record))
+            self._producer.produce(self._topic, value, key.encode(), on_delivery=acknowledged)
+            if self.random.random() < 0.05:  # a retried event: the same UUID again
+                self._producer.produce(self._topic, value, key.encode())
+        self._producer.poll(0)
+
+    def finish(self) -> None:
+        assert self._producer.flush(90) == 0
+
+
+class IngestTraffic(Traffic):
+    """Publishes over HTTP and, like a careful client, repeats the same events until they are acknowledged."""
+
+    def __init__(self, url: Callable[[], str], *, seed: int, pause: float = 0.01) -> None:
+        super().__init__(seed=seed, pause=pause)
+        self._url = url
+        self._payments = Payments(self.random)
+        self.retries = 0
+
+    def step(self) -> None:
+        events = [self._payments.make() for _ in range(20)]
+        self.attempted.update(event["event_id"] for event in events)
+        for _ in range(600):
+            try:
+                answer = httpx.post(f"{self._url()}/v1/events/payments", json=events, timeout=15)
+            except (httpx.HTTPError, OSError, ValueError, KeyError):
+                self.retries += 1
+                time.sleep(0.1)
+                continue
+            if answer.status_code == 202:
+                results = answer.json()["results"]
+                self.acknowledged.update(one["event_id"] for one in results if one["status"] == "accepted")
+                return
+            if answer.status_code not in {429, 503}:
+                self.failures.append(f"{answer.status_code} {answer.text}")
+                return
+            self.retries += 1
+            time.sleep(0.1)
+        self.failures.append("never acknowledged")
+
+
+class PredictionTraffic(Traffic):
+    """Asks for predictions over HTTP; each 2xx is a promise that the log holds it."""
+
+    def __init__(self, url: Callable[[], str], *, seed: int, pause: float = 0.01) -> None:
+        super().__init__(seed=seed, pause=pause)
+        self._url = url
+        self.answers: dict[str, float] = {}
+
+    def step(self) -> None:
+        request_id = new_id()
+        self.attempted.add(request_id)
+        body = {
+            "request_id": request_id,
+            "entities": {
+                "customer": f"customer-{self.random.randrange(250)}",
+                "merchant": f"merchant-{self.random.randrange(20)}",
+            },
+            "inputs": {"amount": self.random.uniform(1, 500)},
+            "event_time": START_US + 3_600_000_000,
+        }
+        try:
+            answer = httpx.post(f"{self._url()}/v1/models/fraud/predictions", json=body, timeout=15)
+        except (httpx.HTTPError, OSError, ValueError, KeyError):
+            time.sleep(0.1)
+            return
+        if answer.status_code == 200:
+            self.acknowledged.add(request_id)
+            self.answers[request_id] = answer.json()["score"]
+        elif answer.status_code not in {429, 503}:
+            self.failures.append(f"{answer.status_code} {answer.text}")
