@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from driftline.contracts.topics import Topics
 from driftline.project import Project
@@ -33,7 +34,9 @@ def create_topics(
     try:
         existing = admin.list_topics(timeout=_TIMEOUT).topics
     except KafkaException as error:
-        raise UnavailableError(f"the broker at {config.get('bootstrap.servers')} does not answer: {error}") from error
+        raise UnavailableError(
+            f"the broker at {config.get('bootstrap.servers')} does not answer: {error}"
+        ) from error
     for topic, stream in wanted.items():
         if topic in existing and len(existing[topic].partitions) != stream.partitions:
             found = len(existing[topic].partitions)

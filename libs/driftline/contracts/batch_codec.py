@@ -5,6 +5,7 @@ row. So a decoded batch is encoded again and the lengths compared, text is valid
 fit is halved until the bad rows stand alone; RecordCodec has the last word on each.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,9 @@ class BatchDecoder:
                 bad += [BadRow(index=members[row], error=error) for row, error in failed]
         return self._together(tables, rows, bad)
 
-    def _together(self, tables: list[pa.RecordBatch], rows: list[NDArray[np.int64]], bad: list[BadRow]) -> DecodedBatch:
+    def _together(
+        self, tables: list[pa.RecordBatch], rows: list[NDArray[np.int64]], bad: list[BadRow]
+    ) -> DecodedBatch:
         bad.sort(key=lambda row: row.index)
         if not tables:
             return DecodedBatch(table=_empty(self.schema), rows=np.empty(0, np.int64), bad=tuple(bad))
@@ -116,7 +119,11 @@ class _WriterDecoder:
         self._columns = reader_columns
         self._writer = dict(writer)
         self._text = json.dumps(self._writer)
-        self._projection = _projection(reader.schema, self._writer) if columnar(self._writer) and columnar(reader.schema) else None
+        self._projection = (
+            _projection(reader.schema, self._writer)
+            if columnar(self._writer) and columnar(reader.schema)
+            else None
+        )
 
     def decode(self, bodies: list[bytes]) -> list[Part]:
         parts: list[Part] = []
@@ -136,7 +143,6 @@ class _WriterDecoder:
 
     def _columnar(self, bodies: list[bytes]) -> pa.RecordBatch | None:
         """Return the rows as columns; None where any of them is not exactly what the schema says."""
-        assert self._projection is not None
         try:
             table = pyruhvro.deserialize_array(bodies, self._text)
             table.validate(full=True)  # broken UTF-8
@@ -150,7 +156,8 @@ class _WriterDecoder:
         lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
         if not np.array_equal(np.diff(_offsets(again)), lengths):
             return None
-        return pa.RecordBatch.from_arrays([take(table) for take in self._projection], schema=self._columns)
+        projection = self._projection or []
+        return pa.RecordBatch.from_arrays([take(table) for take in projection], schema=self._columns)
 
     def _row_by_row(self, bodies: list[bytes], rows: NDArray[np.int64]) -> Part:
         records, good, bad = [], [], []
@@ -184,11 +191,13 @@ class BatchEncoder:
         body = array.buffers()[2].to_pybytes()
         offsets = _offsets(array).tolist()
         header = self._header
-        return [header + body[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+        return [header + body[start:stop] for start, stop in itertools.pairwise(offsets)]
 
 
 def _offsets(array: pa.Array) -> NDArray[np.int64]:
-    return np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    return np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1].astype(
+        np.int64
+    )
 
 
 def _refusal(index: int, value: bytes | None) -> BadRow:
@@ -203,19 +212,27 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _projection(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[Callable[[pa.RecordBatch], pa.Array]] | None:
+def _projection(
+    reader: Mapping[str, Any], writer: Mapping[str, Any]
+) -> list[Callable[[pa.RecordBatch], pa.Array]] | None:
     """Return for each of the reader's columns how to take it from the writer's; None where columns will not do."""
     written = {field["name"]: field for field in writer["fields"]}
     takes: list[Callable[[pa.RecordBatch], pa.Array]] = []
     for field, column in zip(reader["fields"], arrow_schema(reader), strict=True):
         known = [written[alias] for alias in (field["name"], *field.get("aliases", ())) if alias in written]
         if not known:
-            if "default" not in field or (field["default"] is not None and not isinstance(field["default"], str | int | float | bool)):
+            if "default" not in field or (
+                field["default"] is not None and not isinstance(field["default"], str | int | float | bool)
+            ):
                 return None
             takes.append(_constant(field["default"], column.type))
         elif _same(known[0]["type"], field["type"]):
             takes.append(_column(known[0]["name"]))
-        elif _flat(known[0]["type"]) and _flat(field["type"]) and not (isinstance(known[0]["type"], list) and not isinstance(field["type"], list)):
+        elif (
+            _flat(known[0]["type"])
+            and _flat(field["type"])
+            and not (isinstance(known[0]["type"], list) and not isinstance(field["type"], list))
+        ):
             takes.append(_cast(known[0]["name"], column.type))
         else:
             return None
@@ -223,7 +240,7 @@ def _projection(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[Ca
 
 
 def _same(left: Any, right: Any) -> bool:
-    return _without_docs(left) == _without_docs(right)
+    return bool(_without_docs(left) == _without_docs(right))
 
 
 def _without_docs(schema: Any) -> Any:
@@ -233,14 +250,22 @@ def _without_docs(schema: Any) -> Any:
     if isinstance(schema, Mapping):
         if set(schema) == {"type"}:
             return _without_docs(schema["type"])
-        return {name: _without_docs(value) if name in {"type", "items", "values"} else value for name, value in schema.items() if name not in {"doc", "aliases"}}
+        return {
+            name: _without_docs(value) if name in {"type", "items", "values"} else value
+            for name, value in schema.items()
+            if name not in {"doc", "aliases"}
+        }
     return schema
 
 
 def _flat(schema: Any) -> bool:
     if isinstance(schema, list):
         return all(branch == "null" or _flat(branch) for branch in schema)
-    return schema in {"int", "long", "float", "double"} or (isinstance(schema, Mapping) and schema.get("type") in {"int", "long", "float", "double"} and "logicalType" not in schema)
+    return schema in {"int", "long", "float", "double"} or (
+        isinstance(schema, Mapping)
+        and schema.get("type") in {"int", "long", "float", "double"}
+        and "logicalType" not in schema
+    )
 
 
 def _column(name: str) -> Callable[[pa.RecordBatch], pa.Array]:

@@ -22,7 +22,9 @@ def _requested(project: Project) -> list[dict[str, Any]]:
     taken = RESERVED & (set(project.request_entities) | {field.name for field in project.request_inputs})
     if taken:
         names = ", ".join(sorted(taken))
-        raise ConfigurationError(f"project {project.name!r}: {names} cannot name an entity or an input; it is a field of every prediction")
+        raise ConfigurationError(
+            f"project {project.name!r}: {names} cannot name an entity or an input; it is a field of every prediction"
+        )
     entities = [_nullable(name, "string", f"Key of the entity {name}.") for name in project.request_entities]
     inputs = [
         _nullable(field.name, field.type.value, field.description or f"Input {field.name} of the request.")
@@ -57,7 +59,9 @@ def prediction_schema(project: Project) -> dict[str, Any]:
             _nullable(column, "double", f"Feature {feature.name} of {view.ref} as it was served.")
             for column, feature in zip(view.columns, view.features, strict=True)
         ]
-        features.append(_nullable(view.age_column, "long", f"Age of {view.ref} when served, in milliseconds."))
+        features.append(
+            _nullable(view.age_column, "long", f"Age of {view.ref} when served, in milliseconds.")
+        )
     return {
         "type": "record",
         "name": "Prediction",
@@ -67,8 +71,14 @@ def prediction_schema(project: Project) -> dict[str, Any]:
             _field("request_id", "string", "UUID of the request."),
             _field("model", "string", "Name of the model that was asked."),
             _nullable("model_version", "string", "Version of the model that scored."),
-            _field("channel", {"type": "enum", "name": "Channel", "symbols": list(CHANNELS)}, "How the request came."),
-            _field("status", {"type": "enum", "name": "Status", "symbols": list(STATUSES)}, "What became of it."),
+            _field(
+                "channel",
+                {"type": "enum", "name": "Channel", "symbols": list(CHANNELS)},
+                "How the request came.",
+            ),
+            _field(
+                "status", {"type": "enum", "name": "Status", "symbols": list(STATUSES)}, "What became of it."
+            ),
             _nullable("score", "double", "The model's score; null unless answered."),
             _nullable("decision", "string", "What the project's rule makes of the score."),
             _nullable("error", "string", "Why it was refused or failed."),
@@ -77,7 +87,11 @@ def prediction_schema(project: Project) -> dict[str, Any]:
             _field("predicted_at", _TIME, "When the score was made."),
             _field("duration_us", "long", "Time from reading features to the decision, in microseconds."),
             _nullable("caller", "string", "Who asked."),
-            _field("feature_views", {"type": "array", "items": "string"}, "Views that were read, as name@version."),
+            _field(
+                "feature_views",
+                {"type": "array", "items": "string"},
+                "Views that were read, as name@version.",
+            ),
             *_requested(project),
             *features,
         ],

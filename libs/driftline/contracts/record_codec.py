@@ -47,7 +47,17 @@ class RecordCodec:
                 record = fastavro.schemaless_reader(source, self._parsed, None)
             else:
                 record = fastavro.schemaless_reader(source, self._writer(writer), self._parsed)
-        except (EOFError, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, StopIteration, AssertionError) as error:
+        except (
+            EOFError,
+            ValueError,
+            TypeError,
+            IndexError,
+            KeyError,
+            OverflowError,
+            MemoryError,
+            StopIteration,
+            AssertionError,
+        ) as error:
             raise BadMessageError(f"cannot be decoded: {type(error).__name__}: {error}") from error
         except fastavro.schema.SchemaParseException as error:
             raise BadMessageError(f"cannot be decoded: {error}") from error
@@ -89,14 +99,18 @@ def check_bounded(schema: Any, seen: tuple[str, ...] = (), path: str = "") -> No
             check_bounded(branch, seen, path)
     elif isinstance(schema, str):
         if schema in seen:
-            raise ConfigurationError(f"{path or 'the record'} is recursive; driftline takes no recursive schemas")
+            raise ConfigurationError(
+                f"{path or 'the record'} is recursive; driftline takes no recursive schemas"
+            )
     elif schema["type"] == "record":
         names = (*seen, schema["name"], f"{schema.get('namespace', '')}.{schema['name']}")
         for field in schema["fields"]:
             check_bounded(field["type"], names, f"{path}.{field['name']}" if path else field["name"])
     elif schema["type"] == "array":
         if _takes_no_bytes(schema["items"]):
-            raise ConfigurationError(f"{path}: an array of items without bytes has no bound; driftline takes none")
+            raise ConfigurationError(
+                f"{path}: an array of items without bytes has no bound; driftline takes none"
+            )
         check_bounded(schema["items"], seen, f"{path}[]")
     elif schema["type"] == "map":
         check_bounded(schema["values"], seen, f"{path}{{}}")
@@ -111,7 +125,7 @@ def _takes_no_bytes(schema: Any) -> bool:
         return False
     if schema["type"] == "record":
         return all(_takes_no_bytes(field["type"]) for field in schema["fields"])
-    return schema["type"] == "null" or (schema["type"] == "fixed" and schema["size"] == 0)
+    return bool(schema["type"] == "null" or (schema["type"] == "fixed" and schema["size"] == 0))
 
 
 def _bad(path: str, wanted: str, value: Any) -> BadMessageError:
@@ -120,7 +134,7 @@ def _bad(path: str, wanted: str, value: Any) -> BadMessageError:
     return BadMessageError(f"{path or 'the event'}: {wanted} is wanted, got {shown}", stage="validate")
 
 
-def _from_json(schema: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - one return per Avro type
+def _from_json(schema: Any, value: Any, path: str) -> Any:
     if isinstance(schema, list):
         if value is None and "null" in schema:
             return None
@@ -160,7 +174,11 @@ def _from_json(schema: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - on
 
 def _primitive(kind: str, value: Any, path: str) -> Any:
     if kind in _INTEGERS:
-        if isinstance(value, bool) or not isinstance(value, int) or not -_INTEGERS[kind] <= value < _INTEGERS[kind]:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not -_INTEGERS[kind] <= value < _INTEGERS[kind]
+        ):
             raise _bad(path, "a whole number", value)
         return value
     if kind in {"float", "double"}:

@@ -75,7 +75,7 @@ class SchemaRegistry:
     def latest(self, subject: str) -> dict[str, Any] | None:
         """Return the latest schema of a subject; None for a new subject."""
         found = self._call(lambda: self._client.get_latest_version(subject), absent=None)
-        return None if found is None else json.loads(found.schema.schema_str)
+        return None if found is None else _parsed(found.schema)
 
     def schema(self, schema_id: int) -> dict[str, Any]:
         """Return a schema by its id; raise UnknownSchemaError where the registry has none."""
@@ -83,7 +83,7 @@ class SchemaRegistry:
             found = self._call(lambda: self._client.get_schema(schema_id), absent=None)
             if found is None:
                 raise UnknownSchemaError(f"the registry knows no schema with id {schema_id}")
-            self._schemas[schema_id] = json.loads(found.schema_str)
+            self._schemas[schema_id] = _parsed(found)
         return self._schemas[schema_id]
 
     def schema_id(self, subject: str, schema: Mapping[str, Any]) -> int:
@@ -108,7 +108,9 @@ class SchemaRegistry:
         return {topic: self.register(topics.subject(topic), schema) for topic, schema in schemas.items()}
 
     def _accepts(self, subject: str, schema: Mapping[str, Any]) -> bool:
-        return self._call(lambda: self._client.test_compatibility(subject, Schema(json.dumps(schema), "AVRO")))
+        return self._call(
+            lambda: self._client.test_compatibility(subject, Schema(json.dumps(schema), "AVRO"))
+        )
 
     def _call(self, job: Callable[[], T], **when: Any) -> T:
         """Do a call, again a few times where the registry cannot be reached; ``absent=`` is given for a 404."""
@@ -125,10 +127,17 @@ class SchemaRegistry:
                     raise UnavailableError(f"the schema registry at {self._url} refused: {error}") from error
             except (httpx.HTTPError, OSError) as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise UnavailableError(f"the schema registry at {self._url} does not answer: {error}") from error
+                    raise UnavailableError(
+                        f"the schema registry at {self._url} does not answer: {error}"
+                    ) from error
             time.sleep(wait)
             wait *= 2
         raise AssertionError
+
+
+def _parsed(schema: Schema) -> dict[str, Any]:
+    text = schema.schema_str
+    return dict(json.loads(text)) if text else {}
 
 
 def project_topic_schemas(project: Project, topics: Topics) -> dict[str, dict[str, Any]]:
