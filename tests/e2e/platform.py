@@ -127,13 +127,23 @@ class Platform:
     def wait_consumed(self, topic: str, group: str, seconds: float = 120) -> None:
         """Wait until a consumer group has committed the whole topic."""
         partitions = self.requests_partitions
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group(group), "isolation.level": "read_committed"})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": self.group(group),
+                "isolation.level": "read_committed",
+            }
+        )
         until = time.monotonic() + seconds
         waiting: list[Any] = []
         while time.monotonic() < until:
             committed = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
             ends = end_offsets(self.bootstrap, topic, partitions)
-            waiting = [(c.partition, c.offset, ends[c.partition]) for c in committed if max(c.offset, 0) < ends[c.partition]]
+            waiting = [
+                (c.partition, c.offset, ends[c.partition])
+                for c in committed
+                if max(c.offset, 0) < ends[c.partition]
+            ]
             if not waiting:
                 consumer.close()
                 return
@@ -150,7 +160,12 @@ class Platform:
         log = (self.state / "logs" / f"{service}-9.log").open("ab")
         return subprocess.Popen(
             [sys.executable, "-P", "-m", f"services.{service}"],
-            env={**os.environ, **self.environment, "DRIFTLINE_INSTANCE": f"{service}-9", "DRIFTLINE_PORT": "0"},
+            env={
+                **os.environ,
+                **self.environment,
+                "DRIFTLINE_INSTANCE": f"{service}-9",
+                "DRIFTLINE_PORT": "0",
+            },
             stdout=log,
             stderr=log,
         )

@@ -17,7 +17,9 @@ from driftline.features import FeatureView
 
 def end_offsets(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "audit"})
-    ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)}
+    ends = {
+        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)
+    }
     consumer.close()
     return ends
 
@@ -65,10 +67,16 @@ def replayed(view: FeatureView, messages: list[Message], codec: RecordCodec) -> 
     return {key: state[0].tobytes() for key, state in blobs.items()}
 
 
-def stored(client: "redis.Redis", prefix: str, view: FeatureView, keys: list[tuple[int, str]]) -> dict[tuple[int, str], bytes | None]:
-    names = [blob_key(prefix, view.source.event_type, partition, view.ref, entity) for partition, entity in keys]
+def stored(
+    client: "redis.Redis", prefix: str, view: FeatureView, keys: list[tuple[int, str]]
+) -> dict[tuple[int, str], bytes | None]:
+    names = [
+        blob_key(prefix, view.source.event_type, partition, view.ref, entity) for partition, entity in keys
+    ]
     return dict(zip(keys, client.mget(names), strict=True))
 
 
-def differences(expected: Mapping[tuple[int, str], bytes], found: Mapping[tuple[int, str], bytes | None]) -> list[tuple[int, str]]:
+def differences(
+    expected: Mapping[tuple[int, str], bytes], found: Mapping[tuple[int, str], bytes | None]
+) -> list[tuple[int, str]]:
     return [key for key, value in expected.items() if found[key] != value]

@@ -22,7 +22,12 @@ def event_traffic(platform: Platform, seed: int) -> TopicTraffic:
         return event["event_id"], event["customer"], event
 
     return TopicTraffic(
-        platform.bootstrap, platform.events_topic, platform.event_codec, platform.event_schema_id, make, seed=seed
+        platform.bootstrap,
+        platform.events_topic,
+        platform.event_codec,
+        platform.event_schema_id,
+        make,
+        seed=seed,
     )
 
 
@@ -34,7 +39,12 @@ def request_traffic(platform: Platform, seed: int) -> TopicTraffic:
         return request["request_id"], request["request_id"], request
 
     return TopicTraffic(
-        platform.bootstrap, platform.requests_topic, platform.request_codec, platform.request_schema_id, make, seed=seed
+        platform.bootstrap,
+        platform.requests_topic,
+        platform.request_codec,
+        platform.request_schema_id,
+        make,
+        seed=seed,
     )
 
 

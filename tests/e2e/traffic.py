@@ -98,7 +98,13 @@ class TopicTraffic(Traffic):
     ) -> None:
         super().__init__(seed=seed, pause=pause)
         self._producer = kafka_producer(bootstrap)
-        self._topic, self._codec, self._schema_id, self._make, self._burst = topic, codec, schema_id, make, burst
+        self._topic, self._codec, self._schema_id, self._make, self._burst = (
+            topic,
+            codec,
+            schema_id,
+            make,
+            burst,
+        )
 
     def step(self) -> None:
         for _ in range(self._burst):

@@ -1,0 +1,1 @@
+"""Models: bundles of ONNX with a manifest, scoring, conversion with its proof, training."""

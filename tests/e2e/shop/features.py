@@ -1,6 +1,19 @@
 """One view keyed as the topic, one keyed otherwise (a sub-blob per partition)."""
 
-from driftline.features import Entity, FeatureView, Source, count, last, maximum, mean, minimum, rate, std, sum_of, time_since_last
+from driftline.features import (
+    Entity,
+    FeatureView,
+    Source,
+    count,
+    last,
+    maximum,
+    mean,
+    minimum,
+    rate,
+    std,
+    sum_of,
+    time_since_last,
+)
 
 customer = Entity("customer")
 merchant = Entity("merchant")

@@ -30,7 +30,9 @@ LEAVES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
 @st.composite
 def kinds(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
     """An Avro type and the values of it."""
-    choice = draw(st.sampled_from([*LEAVES, "enum", *(["array", "map", "record", "nullable"] if depth else [])]))
+    choice = draw(
+        st.sampled_from([*LEAVES, "enum", *(["array", "map", "record", "nullable"] if depth else [])])
+    )
     if choice in LEAVES:
         return LEAVES[choice]
     name = f"N{draw(st.integers(0, 10**9))}"
@@ -38,7 +40,11 @@ def kinds(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]
         return {"type": "enum", "name": name, "symbols": ["A", "B"]}, st.sampled_from(["A", "B"])
     if choice == "record":
         fields = draw(st.lists(kinds(depth=depth - 1), min_size=1, max_size=3))
-        schema = {"type": "record", "name": name, "fields": [{"name": f"f{i}", "type": kind} for i, (kind, _) in enumerate(fields)]}
+        schema = {
+            "type": "record",
+            "name": name,
+            "fields": [{"name": f"f{i}", "type": kind} for i, (kind, _) in enumerate(fields)],
+        }
         return schema, st.fixed_dictionaries({f"f{i}": values for i, (_, values) in enumerate(fields)})
     kind, values = draw(kinds(depth=depth - 1))
     if choice == "array":
@@ -53,8 +59,16 @@ def kinds(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     fields = draw(st.lists(kinds(), min_size=1, max_size=5))
-    schema = {"type": "record", "name": "R", "fields": [{"name": f"c{i}", "type": kind} for i, (kind, _) in enumerate(fields)]}
-    records = draw(st.lists(st.fixed_dictionaries({f"c{i}": values for i, (_, values) in enumerate(fields)}), max_size=12))
+    schema = {
+        "type": "record",
+        "name": "R",
+        "fields": [{"name": f"c{i}", "type": kind} for i, (kind, _) in enumerate(fields)],
+    }
+    records = draw(
+        st.lists(
+            st.fixed_dictionaries({f"c{i}": values for i, (_, values) in enumerate(fields)}), max_size=12
+        )
+    )
     return schema, records
 
 
@@ -66,7 +80,9 @@ def names_are_unique(schema: dict[str, Any]) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(batches().filter(lambda batch: names_are_unique(batch[0])))
-def test_columns_equal_records_and_encode_to_the_same_bytes(batch: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_columns_equal_records_and_encode_to_the_same_bytes(
+    batch: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
     schema, records = batch
     codec = RecordCodec(schema)
     values = [frame(1, codec.encode(record)) for record in records]
@@ -125,7 +141,9 @@ def test_a_bad_row_leaves_its_neighbours_unharmed(name: str) -> None:
     assert [row.index for row in decoded.bad] == [37]
     assert str(decoded.bad[0].error)
     assert decoded.rows.tolist() == [number for number in range(100) if number != 37]
-    assert decoded.table.column("id").to_pylist() == [f"event-{number}" for number in range(100) if number != 37]
+    assert decoded.table.column("id").to_pylist() == [
+        f"event-{number}" for number in range(100) if number != 37
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,7 +152,9 @@ def test_any_mix_of_good_and_bad_rows_is_told_apart(kinds_of_rows: list[str | No
     values = [good(number) if kind is None else BAD[kind] for number, kind in enumerate(kinds_of_rows)]
     decoded = BatchDecoder(SCHEMA, resolve).decode(values)
     assert decoded.rows.tolist() == [n for n, kind in enumerate(kinds_of_rows) if kind is None]
-    assert [row.index for row in decoded.bad] == [n for n, kind in enumerate(kinds_of_rows) if kind is not None]
+    assert [row.index for row in decoded.bad] == [
+        n for n, kind in enumerate(kinds_of_rows) if kind is not None
+    ]
 
 
 @settings(max_examples=200, deadline=None)
@@ -154,7 +174,11 @@ def test_records_of_an_older_schema_become_the_readers_columns() -> None:
     older = {
         "type": "record",
         "name": "Event",
-        "fields": [{"name": "id", "type": "string"}, {"name": "number", "type": "int"}, {"name": "gone", "type": "string"}],
+        "fields": [
+            {"name": "id", "type": "string"},
+            {"name": "number", "type": "int"},
+            {"name": "gone", "type": "string"},
+        ],
     }
     newer = {
         "type": "record",

@@ -19,17 +19,26 @@ OLD: dict[str, Any] = {
 
 
 def changed(**types: Any) -> dict[str, Any]:
-    return {**OLD, "fields": [{**field, "type": types.get(field["name"], field["type"])} for field in OLD["fields"]]}
+    return {
+        **OLD,
+        "fields": [{**field, "type": types.get(field["name"], field["type"])} for field in OLD["fields"]],
+    }
 
 
 @pytest.mark.parametrize(
     ("new", "reason"),
     [
-        ({**OLD, "fields": [*OLD["fields"], {"name": "z", "type": "string"}]}, "field 'z' is new and has no default"),
+        (
+            {**OLD, "fields": [*OLD["fields"], {"name": "z", "type": "string"}]},
+            "field 'z' is new and has no default",
+        ),
         (changed(a="string"), "field 'a' was int and became string"),
         (changed(b="string"), "field 'b' was null and became string"),
         (changed(e={"type": "enum", "name": "E", "symbols": ["X"]}), "field 'e' lost the symbols Y"),
-        (changed(n={"type": "record", "name": "N", "fields": [{"name": "q", "type": "int"}]}), "field 'n.q' was long and became int"),
+        (
+            changed(n={"type": "record", "name": "N", "fields": [{"name": "q", "type": "int"}]}),
+            "field 'n.q' was long and became int",
+        ),
     ],
 )
 def test_the_reason_names_the_field(new: dict[str, Any], reason: str) -> None:

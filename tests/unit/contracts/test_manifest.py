@@ -14,7 +14,9 @@ OUTSIDE = {"applications", "people"}
 
 def test_every_producer_and_consumer_exists() -> None:
     services = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")}
-    named = {name for stream in load_manifest().streams.values() for name in (*stream.producers, *stream.consumers)}
+    named = {
+        name for stream in load_manifest().streams.values() for name in (*stream.producers, *stream.consumers)
+    }
     assert named - OUTSIDE <= services
     assert services <= named
 
@@ -24,7 +26,9 @@ def test_every_topic_of_a_project_has_its_stream() -> None:
     topics = Topics(project.name, "dev").all_of(project)
     assert {f"dev.flights.{name}" for name in project.event_types} <= set(topics)
     assert all(topic.startswith("dev.flights.") for topic in topics)
-    assert topics["dev.flights.arrivals"].partitions == (project.event_types["arrivals"].partitions or topics["dev.flights.arrivals"].partitions)
+    assert topics["dev.flights.arrivals"].partitions == (
+        project.event_types["arrivals"].partitions or topics["dev.flights.arrivals"].partitions
+    )
 
 
 def test_generated_schemas_document_every_field_and_take_a_record() -> None:

@@ -16,14 +16,29 @@ SCHEMA = {
         {"name": "arrived_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
         {"name": "delay", "type": ["null", "double"], "default": None},
         {"name": "late", "type": ["null", "boolean"], "default": None},
-        {"name": "legs", "type": {"type": "array", "items": {"type": "record", "name": "Leg", "fields": [{"name": "miles", "type": "int"}]}}, "default": []},
+        {
+            "name": "legs",
+            "type": {
+                "type": "array",
+                "items": {"type": "record", "name": "Leg", "fields": [{"name": "miles", "type": "int"}]},
+            },
+            "default": [],
+        },
     ],
 }
 
 
 def test_json_becomes_a_record_with_defaults() -> None:
-    record = RecordCodec(SCHEMA).from_json({"flight": "UA1", "arrived_at": "2013-04-01T08:00:00-04:00", "delay": 3})
-    assert record == {"flight": "UA1", "arrived_at": datetime(2013, 4, 1, 12, tzinfo=UTC), "delay": 3.0, "late": None, "legs": []}
+    record = RecordCodec(SCHEMA).from_json(
+        {"flight": "UA1", "arrived_at": "2013-04-01T08:00:00-04:00", "delay": 3}
+    )
+    assert record == {
+        "flight": "UA1",
+        "arrived_at": datetime(2013, 4, 1, 12, tzinfo=UTC),
+        "delay": 3.0,
+        "late": None,
+        "legs": [],
+    }
 
 
 def test_microseconds_are_a_time_too() -> None:
@@ -63,7 +78,11 @@ def test_a_missing_field_is_named() -> None:
     ["null", {"type": "record", "name": "E", "fields": []}, {"type": "fixed", "name": "F", "size": 0}],
 )
 def test_arrays_without_a_bound_are_refused(items: Any) -> None:
-    schema = {"type": "record", "name": "B", "fields": [{"name": "a", "type": {"type": "array", "items": items}}]}
+    schema = {
+        "type": "record",
+        "name": "B",
+        "fields": [{"name": "a", "type": {"type": "array", "items": items}}],
+    }
     with pytest.raises(ConfigurationError, match="a: an array of items without bytes"):
         RecordCodec(schema)
 

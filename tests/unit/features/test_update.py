@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from driftline.features import FeatureView
 from driftline.features.layout import TILE_LIMIT, ViewLayout
+from driftline.features.read import read_state
 from driftline.features.update import LARGEST, apply_events, merge
 from tests.unit.features.oracle import (
     EVERYTHING,
@@ -155,3 +156,18 @@ def test_sums_are_exact_where_floats_alone_would_not_be() -> None:
     for value in sorted(values):
         feed(layout, backward, [one(0, delay=value, fare=value)])
     assert forward.tobytes() == backward.tobytes()
+
+
+def test_squares_of_large_amounts_are_summed_exactly_too() -> None:
+    # Their sum, 3e14, is far beyond the 2**37 below which single floats would add 2**-16 exactly.
+    layout = ViewLayout.of(EVERYTHING)
+    values = np.random.default_rng(3).normal(1e6, 1e4, 300)
+    at_once, one_by_one = layout.empty(1), layout.empty(1)
+    feed(layout, at_once, [one(0, fare=v) for v in values])
+    for value in sorted(values):
+        feed(layout, one_by_one, [one(0, fare=value)])
+    assert at_once.tobytes() == one_by_one.tobytes()
+
+    read = read_state(layout, at_once, np.array([START_US]))
+    deviation = read.values[0, [f.name for f in EVERYTHING.features].index("std_fare_5m")]
+    assert math.isclose(deviation, values.std(), rel_tol=1e-6)

@@ -1,5 +1,6 @@
 """The demo's past tells each fact at the moment it was known."""
 
+import itertools
 import uuid
 from datetime import date
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_ids_are_version_5_unique_and_the_same_in_any_span(project: Project, his
 
 def test_spans_partition_the_past(project: Project, history: History) -> None:
     edges = [START, date(2013, 1, 31), date(2013, 3, 10), END]
-    parts = [load_history(project, first, last) for first, last in zip(edges, edges[1:], strict=False)]
+    parts = [load_history(project, first, last) for first, last in itertools.pairwise(edges)]
     for name, table in history.events.items():
         assert pa.concat_tables(part.events[name] for part in parts).equals(table)
     assert pa.concat_tables(part.requests for part in parts).equals(history.requests)

@@ -1,0 +1,85 @@
+"""A small real model for the shop: trained on made-up rows, converted and written as any other."""
+
+from pathlib import Path
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from driftline.models.bundle import (
+    BundleManifest,
+    Decision,
+    Quality,
+    TrainingSet,
+    activate,
+    write_bundle,
+)
+from driftline.models.conversion import Columns, convert
+from driftline.project import Project
+
+_ROWS = 400
+
+
+def write_model(project: Project, models: Path, version: str = "1") -> None:
+    """Train, convert, write and activate the project's only model."""
+    (declaration,) = project.models.values()
+    columns = Columns(numeric=declaration.numeric_columns, categorical=declaration.categorical_columns)
+    rng = np.random.default_rng(3)
+    numeric = rng.normal(50, 30, (_ROWS, len(columns.numeric)))
+    numeric[rng.random(numeric.shape) < 0.1] = np.nan
+    categorical = {name: [f"{name}-{number}" for number in rng.integers(0, 20, _ROWS)] for name in columns.categorical}
+    labels = np.nan_to_num(numeric[:, 0]) + np.nan_to_num(numeric[:, 1]) > 90
+    frame = columns.frame(numeric, categorical)
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1)
+    pipeline = Pipeline(
+        [
+            (
+                "columns",
+                ColumnTransformer(
+                    [
+                        ("numeric", "passthrough", list(columns.numeric)),
+                        ("categorical", encoder, list(columns.categorical)),
+                    ]
+                ),
+            ),
+            ("boosting", HistGradientBoostingClassifier(max_iter=20, random_state=0)),
+        ]
+    ).fit(frame, labels)
+    onnx, proof = convert(pipeline, columns, frame)
+    nothing = Quality(auc=0.5, log_loss=0.7, brier=0.25)
+    manifest = BundleManifest(
+        project=project.name,
+        model=declaration.name,
+        version=version,
+        created_at="2026-01-01T00:00:00+00:00",
+        description=declaration.description,
+        owner=declaration.owner,
+        numeric=columns.numeric,
+        categorical=columns.categorical,
+        views=tuple(view.ref for view in declaration.views),
+        decision=Decision(
+            threshold=declaration.decision.threshold,
+            above=declaration.decision.above,
+            below=declaration.decision.below,
+        ),
+        candidate="boosting",
+        estimator="HistGradientBoostingClassifier",
+        training=TrainingSet(
+            start="2026-01-01",
+            end="2026-01-02",
+            rows=_ROWS,
+            validation_rows=_ROWS,
+            validation_start="2026-01-01",
+            positive_share=float(labels.mean()),
+            without_label=0,
+            sha256="0" * 64,
+        ),
+        metrics={"model": nothing},
+        conversion=proof,
+        environment={},
+        files={},
+    )
+    write_bundle(models, manifest, model=onnx, card="# A model for tests\n")
+    activate(models, declaration.name, version)
