@@ -177,7 +177,8 @@ def _apply_ring(
         row, slot, number, held, brought = row[wins], slot[wins], number[wins], held[wins], brought[wins]
     kept = accumulators[row, slot]
     kept[number > held] = layout.neutral[index]
-    accumulators[row, slot] = combine(ring, kept, brought)
+    combine(ring, kept, brought, out=kept)
+    accumulators[row, slot] = kept
     tiles[row, slot] = number
     return np.repeat(late, sizes)
 
@@ -185,16 +186,15 @@ def _apply_ring(
 _REDUCE = {Measure.MIN: np.minimum, Measure.MAX: np.maximum}
 
 
-def combine(ring: Ring, left: Floats, right: Floats) -> Floats:
+def combine(ring: Ring, left: Floats, right: Floats, *, out: Floats) -> None:
     """Merge accumulators, the last axis, of two parts: sums add, extremes compare."""
     sums, minima = ring.additive, ring.additive + ring.minima
     if sums == len(ring.accumulators):
-        return left + right
-    merged = np.empty_like(left)
-    np.add(left[..., :sums], right[..., :sums], out=merged[..., :sums])
-    np.minimum(left[..., sums:minima], right[..., sums:minima], out=merged[..., sums:minima])
-    np.maximum(left[..., minima:], right[..., minima:], out=merged[..., minima:])
-    return merged
+        np.add(left, right, out=out)
+        return
+    np.add(left[..., :sums], right[..., :sums], out=out[..., :sums])
+    np.minimum(left[..., sums:minima], right[..., sums:minima], out=out[..., sums:minima])
+    np.maximum(left[..., minima:], right[..., minima:], out=out[..., minima:])
 
 
 def merge(layout: ViewLayout, left: State, right: State) -> State:
@@ -216,14 +216,17 @@ def merge_parts(layout: ViewLayout, parts: State) -> State:
         merged["last_value"] = np.where(at_latest, parts["last_value"], -np.inf).max(axis=1)
     for index, ring in enumerate(layout.rings):
         tiles, held = parts[f"tiles_{index}"], parts[f"acc_{index}"]
-        # As in one row, a slot belongs to the largest tile that any part has put there.
+        # As in one row, a slot belongs to the largest tile that any part has put there. Most slots that
+        # differ are empty ones, which are neutral already; the others are made so.
         numbers = tiles.max(axis=1)
-        owned = np.where((tiles == numbers[:, None])[..., None], held, layout.neutral[index])
-        total = owned[:, 0]
-        for part in range(1, parts.shape[1]):
-            total = combine(ring, total, owned[:, part])
+        total = merged[f"acc_{index}"]  # a view of neutral values
+        for part in range(parts.shape[1]):
+            brought, older = held[:, part], (tiles[:, part] >= 0) & (tiles[:, part] < numbers)
+            if older.any():
+                brought = brought.copy()
+                brought[older] = layout.neutral[index]
+            combine(ring, total, brought, out=total)
         merged[f"tiles_{index}"] = numbers
-        merged[f"acc_{index}"] = total
     return merged
 
 

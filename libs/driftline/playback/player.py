@@ -53,6 +53,7 @@ class Played:
 
     sent: Sent
     requested: Sequence[str]
+    over_http: Sequence[str]
     http_resent: int
     http_ms: Sequence[float]
     freshness_ms: Sequence[float]
@@ -119,6 +120,7 @@ class Player:
         return Played(
             sent=self._sent,
             requested=[request["request_id"] for request in requests],
+            over_http=[request["request_id"] for request in requests[::_EVERY_HTTP]],
             http_resent=self._over_http.resent,
             http_ms=self._over_http.latencies_ms,
             freshness_ms=self._freshness_ms,

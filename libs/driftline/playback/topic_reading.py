@@ -87,15 +87,26 @@ class TopicReader:
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Return the offset after the last message of every partition."""
-        return {
-            place: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_TIMEOUT_SECONDS)[1]
-            for place in self.partitions
-        }
+        return {place: self._range(place)[1] for place in self.partitions}
+
+    def seek_back(self, count: int) -> None:
+        """Go on reading ``count`` offsets before the end of every partition, or at its oldest message."""
+        ranges = {place: self._range(place) for place in self.partitions}
+        self.seek_to({place: max(high - count, low) for place, (low, high) in ranges.items()})
 
     def seek_to(self, positions: Positions) -> None:
         """Go on reading from other positions."""
         self._ended.clear()
         self._consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+
+    def _range(self, place: tuple[str, int]) -> tuple[int, int]:
+        try:
+            found = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise UnavailableError(f"the broker does not answer: {error}") from error
+        if found is None:
+            raise UnavailableError(f"the broker does not say where {place[0]}[{place[1]}] ends")
+        return found
 
     def _partitions_of(self, topic: str) -> list[int]:
         try:

@@ -23,7 +23,9 @@ class _Spawner:
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], list[str], Mapping[str, str], Path]]
+        self._queue: queue.SimpleQueue[
+            tuple[Future[subprocess.Popen[bytes]], list[str], Mapping[str, str], Path]
+        ]
         self._queue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -59,7 +61,9 @@ class _Spawner:
 _SPAWNER = _Spawner()
 
 
-def spawn(command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
     """Start a child that is killed when this process ends; its output is appended to ``log``.
 
     The first word must be an absolute path.
@@ -94,8 +98,7 @@ def is_alive(pid: int, started: float | None = None) -> bool:
 
 def tail(log: Path, lines: int = 12) -> str:
     """Return the last lines of a log; empty where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64_000))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 64_000))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     return ""

@@ -1,6 +1,7 @@
 """The one scoring path: HTTP, stream and batch all come through `PredictionEngine.predict`."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,9 +112,8 @@ class PredictionEngine:
             if len(members):
                 self._predict_group(name, members, requests, as_of_us, rows)
         table = self._assemble(requests, rows, channel, (time.perf_counter_ns() - begun) // 1_000)
-        for name, status in set(zip(names, rows.status, strict=True)):
+        for (name, status), number in Counter(zip(names, rows.status, strict=True)).items():
             label = name if name in self._project.models else "unknown"
-            number = sum(1 for pair in zip(names, rows.status, strict=True) if pair == (name, status))
             metrics.PREDICTIONS.labels(label, channel, status).inc(number)
         return table
 

@@ -1,0 +1,283 @@
+"""A Kafka producer whose sends complete when the broker has acknowledged, for asyncio and for threads.
+
+1. ``send`` counts the message as in flight, or raises BackpressureError at the bound: memory stays bounded and the
+   caller learns at once.
+2. librdkafka batches, compresses, retries; idempotent, so a retry writes once and in order.
+3. A thread polls for delivery reports. It gathers those of one poll and completes their futures with one wake-up of
+   the event loop, not one each.
+4. A second thread asks the broker for metadata every second: a broker that holds its connections open but is silent
+   shows in ``/readyz`` as well, even when nothing is being sent.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future as ThreadFuture
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.health import Health
+from driftline.runtime.logging import get_logger
+from driftline.runtime.metrics import PRODUCE_FAILURES, PRODUCE_IN_FLIGHT
+
+Headers = Sequence[tuple[str, bytes]]
+
+_POLL_SECONDS = 0.1
+_PROBE_SECONDS = 1.0
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Where the broker wrote a message."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+#: A delivery report for a future of an event loop: the future, and its result or error.
+_Report = tuple["asyncio.Future[Acknowledgement]", Acknowledgement | DriftlineError]
+
+
+class AcknowledgedProducer:
+    """Sends to Kafka; each send completes with an Acknowledgement or fails with an error of our vocabulary.
+
+    Parameters
+    ----------
+    config
+        Connection settings of librdkafka (``PlatformSettings.kafka_config()``); more settings override ours.
+    max_in_flight
+        Messages that may wait for their acknowledgement; more are refused with BackpressureError.
+    delivery_seconds
+        A message that is not acknowledged by then fails with UnavailableError. Below the callers' deadline.
+    health
+        Where ``broker`` is reported, by a probe each second.
+    on_fatal
+        Called once, from a thread, when the producer can never send again; the process should end.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        max_in_flight: int = 20_000,
+        delivery_seconds: float = 5.0,
+        linger_ms: float = 1.0,
+        health: Health | None = None,
+        on_fatal: Callable[[str], None] | None = None,
+    ) -> None:
+        self._max_in_flight = max_in_flight
+        self._health = health
+        self._on_fatal = on_fatal
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._reports: dict[asyncio.AbstractEventLoop, list[_Report]] = {}  # of the poll thread alone
+        self._fatal = ""
+        self._told = ""
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        self._producer = Producer(
+            {
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",  # as Java's clients: the feature store computes partitions alike
+                "compression.type": "lz4",
+                "linger.ms": linger_ms,
+                "message.timeout.ms": round(delivery_seconds * 1000),
+                "queue.buffering.max.messages": max_in_flight + 1_000,
+                "socket.timeout.ms": max(1_000, round(delivery_seconds * 1000)),
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1_000,
+                "socket.nagle.disable": True,
+                "topic.metadata.propagation.max.ms": 2_000,
+                "log_level": 2,  # each failed reconnection would be a line; what matters is in the health
+                **config,
+                "error_cb": self._on_error,
+            }
+        )
+        if health is not None:
+            health.set("broker", False, "no answer yet")
+        self._threads = [
+            threading.Thread(target=self._poll, name="producer-poll", daemon=True),
+            threading.Thread(target=self._probe, name="producer-probe", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that wait for their acknowledgement."""
+        return self._in_flight
+
+    @property
+    def room(self) -> int:
+        """How many more messages ``send`` takes now."""
+        return max(0, self._max_in_flight - self._in_flight)
+
+    def send(
+        self, topic: str, key: bytes | str | None, value: bytes | None, headers: Headers = ()
+    ) -> asyncio.Future[Acknowledgement]:
+        """Send from a coroutine; await what is returned for the acknowledgement.
+
+        Raises (here, or when awaited)
+        ------------------------------
+        BackpressureError
+            Too many messages are in flight.
+        BadMessageError
+            The message can never be sent: too large, no such topic.
+        UnavailableError
+            The broker did not acknowledge in time. It may still have the message: send again with the same id.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Acknowledgement] = loop.create_future()
+
+        def report(result: Acknowledgement | DriftlineError) -> None:
+            self._reports.setdefault(loop, []).append((future, result))
+
+        self._produce(topic, key, value, headers, report)
+        return future
+
+    def submit(
+        self, topic: str, key: bytes | str | None, value: bytes | None, headers: Headers = ()
+    ) -> ThreadFuture[Acknowledgement]:
+        """Send from a thread; like ``send``, with a future of ``concurrent.futures``."""
+        future: ThreadFuture[Acknowledgement] = ThreadFuture()
+
+        def report(result: Acknowledgement | DriftlineError) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if isinstance(result, DriftlineError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._produce(topic, key, value, headers, report)
+        return future
+
+    def _produce(
+        self,
+        topic: str,
+        key: bytes | str | None,
+        value: bytes | None,
+        headers: Headers,
+        report: Callable[[Acknowledgement | DriftlineError], None],
+    ) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            with self._lock:
+                self._in_flight -= 1
+            PRODUCE_IN_FLIGHT.dec()
+            if error is None:
+                report(Acknowledgement(topic, message.partition() or 0, message.offset() or 0))
+                return
+            PRODUCE_FAILURES.labels(topic).inc()
+            report(_explain(error, topic))
+
+        with self._lock:  # 1.
+            if self._fatal or self._closing.is_set():
+                raise UnavailableError(self._fatal or "the producer is closed")
+            if self._in_flight >= self._max_in_flight:
+                raise BackpressureError(f"{self._in_flight} messages wait for the broker already")
+            self._in_flight += 1
+        PRODUCE_IN_FLIGHT.inc()
+        try:
+            self._producer.produce(topic, value, key, headers=list(headers), on_delivery=on_delivery)
+        except (BufferError, KafkaException, ValueError) as error:
+            with self._lock:
+                self._in_flight -= 1
+            PRODUCE_IN_FLIGHT.dec()
+            if isinstance(error, BufferError):
+                raise BackpressureError("the producer's queue is full") from error
+            if isinstance(error, KafkaException):
+                raise _explain(error.args[0], topic) from error
+            raise BadMessageError(str(error), stage="produce") from error
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(_POLL_SECONDS)
+            self._complete()
+
+    def _complete(self) -> None:
+        ready, self._reports = self._reports, {}
+        for loop, reports in ready.items():  # 3.
+            try:
+                loop.call_soon_threadsafe(_settle, reports)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                _log.warning("acknowledgements for a closed event loop", count=len(reports))
+
+    def _probe(self) -> None:
+        while not self._closing.wait(_PROBE_SECONDS if self._health and self._health.ready else 0.2):
+            try:
+                found = self._producer.list_topics(topic="__consumer_offsets", timeout=2.0)  # 4.
+            except KafkaException as error:
+                self._report_broker(False, str(error.args[0].str()))
+            else:
+                self._report_broker(bool(found.brokers), "" if found.brokers else "the cluster has no broker")
+
+    def _report_broker(self, ready: bool, detail: str) -> None:
+        if self._health is not None and not self._fatal and not self._closing.is_set():
+            detail = detail and f"the broker does not answer: {detail}"
+            self._health.set("broker", ready, detail)
+            if detail != self._told:
+                self._told = detail
+                _log.warning("broker lost" if detail else "broker answers", detail=detail)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._die(error.str())
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._report_broker(False, error.str())
+
+    def _die(self, reason: str) -> None:
+        if self._fatal:
+            return
+        self._fatal = f"the producer failed for good: {reason}"
+        _log.error("producer failed for good", reason=reason)
+        if self._health is not None:
+            self._health.fail("broker", self._fatal)
+        if self._on_fatal is not None:
+            self._on_fatal(self._fatal)
+
+    def close(self, timeout: float = 10.0) -> int:
+        """Flush, fail what is left, stop the threads; return how many messages were not acknowledged."""
+        with self._lock:
+            if self._closing.is_set():
+                return self._in_flight
+            self._closing.set()
+        until = time.monotonic() + timeout
+        self._producer.flush(0)  # do not linger
+        while self._in_flight and time.monotonic() < until:
+            time.sleep(0.002)  # the poll thread takes the reports
+        left = self._in_flight
+        if left:
+            self._producer.purge()
+            until = time.monotonic() + 1.0
+            while self._in_flight and time.monotonic() < until:
+                time.sleep(0.002)
+        self._closed.set()
+        for thread in self._threads:
+            thread.join(5)
+        self._complete()
+        return left
+
+
+def _settle(reports: list[_Report]) -> None:
+    for future, result in reports:
+        if future.done():  # its caller gave up: a deadline, a client that went away
+            continue
+        if isinstance(result, DriftlineError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _explain(error: KafkaError, topic: str) -> DriftlineError:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return BadMessageError(f"the message is larger than {topic} takes", stage="produce")
+    if error.code() in {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}:
+        return UnavailableError(f"topic {topic} does not exist yet: run `driftline topics`")
+    return UnavailableError(f"the broker did not acknowledge: {error.str()}")
