@@ -24,10 +24,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000, help="events in the topic")
     arguments = parser.parse_args()
     console = Console(width=120)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder, EmbeddedStack(Path(folder)) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder,
+        EmbeddedStack(Path(folder)) as stack,
+    ):
         bench = data_plane.prepare(stack.environment, Path(folder), arguments.rows, console)
-        comparisons = [*data_plane.comparisons(bench), *http_path.comparisons(bench), *freshness.comparisons(bench)]
-        chosen = [one for one in comparisons if not arguments.names or any(name in one.name for name in arguments.names)]
+        comparisons = [
+            *data_plane.comparisons(bench),
+            *http_path.comparisons(bench),
+            *freshness.comparisons(bench),
+        ]
+        chosen = [
+            one
+            for one in comparisons
+            if not arguments.names or any(name in one.name for name in arguments.names)
+        ]
         results = [one.run(arguments.runs, console) for one in chosen]
         bench.close()
     report(results, console)

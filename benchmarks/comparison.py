@@ -77,7 +77,10 @@ class Comparison:
             for side, job in pair if repeat % 2 == 0 else pair[::-1]:
                 self.figures[side].append(job())
             done = {side: f"{figures[-1]:,.4g}" for side, figures in self.figures.items()}
-            console.print(f"  {self.name} {repeat + 1}/{runs}: {done['ours']} against {done['theirs']} {self.unit}", style="dim")
+            console.print(
+                f"  {self.name} {repeat + 1}/{runs}: {done['ours']} against {done['theirs']} {self.unit}",
+                style="dim",
+            )
         ours, theirs = self.figures["ours"], self.figures["theirs"]
         return Result(
             name=self.name,

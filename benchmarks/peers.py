@@ -72,7 +72,9 @@ def transactional_echo(bootstrap: str, source: str, target: str, rows: int, batc
             producer.produce(target, message.value(), message.key())
         last = messages[-1].offset()
         assert last is not None
-        producer.send_offsets_to_transaction([TopicPartition(source, 0, last + 1)], consumer.consumer_group_metadata())
+        producer.send_offsets_to_transaction(
+            [TopicPartition(source, 0, last + 1)], consumer.consumer_group_metadata()
+        )
         producer.commit_transaction()
         seen += len(messages)
     seconds = time.perf_counter() - begun

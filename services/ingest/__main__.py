@@ -29,7 +29,7 @@ def main() -> int:
     try:
         serve(build_app(settings, health), settings.host, settings.port, on_bound=on_bound)
     except ConfigurationError as error:
-        log.error("configuration", detail=str(error))
+        log.error("configuration", detail=str(error))  # noqa: TRY400  (the message says it all)
         return EXIT_CONFIGURATION
     finally:
         remove_instance_file(settings.state, settings.instance)

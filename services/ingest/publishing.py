@@ -52,51 +52,76 @@ async def publish(producer: AcknowledgedProducer, channel: EventChannel, events:
     """
     if len(events) > producer.room:
         raise BackpressureError(f"{producer.in_flight} events wait for the broker, come again")
-    pending: list[EventResult | tuple[str, asyncio.Future[Acknowledgement]]] = []
+    sendings = _send_all(producer, channel, events)
+    try:
+        results = [await _settled(sending) for sending in sendings]
+    finally:  # a deadline ends the wait: nobody asks for the rest any more
+        for sending in sendings:
+            sending.abandon()
+    outcome = Outcome(
+        results=results, failure=next((sending.failure for sending in sendings if sending.failure), None)
+    )
+    EVENTS_ACCEPTED.labels(channel.event_type.name).inc(outcome.count("accepted"))
+    EVENTS_REJECTED.labels(channel.event_type.name).inc(outcome.count("rejected"))
+    return outcome
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sending:
+    """An event on its way: refused already, not sent for a failure, or waiting for its acknowledgement."""
+
+    event_id: str | None
+    rejection: BadMessageError | None = None
+    failure: DriftlineError | None = None
+    acknowledged: asyncio.Future[Acknowledgement] | None = None
+
+    def abandon(self) -> None:
+        if (
+            self.acknowledged is not None
+            and not self.acknowledged.cancel()
+            and not self.acknowledged.cancelled()
+        ):
+            self.acknowledged.exception()  # seen, so that asyncio does not report it as forgotten
+
+
+def _send_all(producer: AcknowledgedProducer, channel: EventChannel, events: Sequence[Any]) -> list[_Sending]:
+    sendings: list[_Sending] = []
     failure: DriftlineError | None = None
     for event in events:
         try:
             ready = channel.prepare(event)
         except BadMessageError as error:
-            pending.append(
-                EventResult(event_id=_shown_id(channel, event), status="rejected", error=error.reason)
-            )
+            sendings.append(_Sending(event_id=_shown_id(channel, event), rejection=error))
             continue
-        if failure is not None:
-            pending.append(EventResult(event_id=ready.event_id, status="unknown", error=str(failure)))
+        sending = _Sending(event_id=ready.event_id, failure=failure)
+        sendings.append(sending)
+        if failure is not None:  # after one failure nothing more is sent, so that the order stays
             continue
         try:
-            sent = producer.send(channel.topic, ready.key, ready.value)
+            sending.acknowledged = producer.send(channel.topic, ready.key, ready.value)
+        except BadMessageError as error:
+            sending.rejection = error
         except (BackpressureError, UnavailableError) as error:
-            failure = error
-            pending.append(EventResult(event_id=ready.event_id, status="unknown", error=str(failure)))
-        except BadMessageError as error:
-            pending.append(EventResult(event_id=ready.event_id, status="rejected", error=error.reason))
-        else:
-            pending.append((ready.event_id, sent))
-    results = []
-    for item in pending:
-        if isinstance(item, EventResult):
-            results.append(item)
-            continue
-        event_id, sent = item
+            sending.failure = failure = error
+    return sendings
+
+
+async def _settled(sending: _Sending) -> EventResult:
+    event_id = sending.event_id
+    if sending.acknowledged is not None:
         try:
-            written = await sent
+            written = await sending.acknowledged
         except BadMessageError as error:
-            results.append(EventResult(event_id=event_id, status="rejected", error=error.reason))
+            sending.rejection = error
         except DriftlineError as error:
-            failure = failure or error
-            results.append(EventResult(event_id=event_id, status="unknown", error=str(error)))
+            sending.failure = error
         else:
-            results.append(
-                EventResult(
-                    event_id=event_id, status="accepted", partition=written.partition, offset=written.offset
-                )
+            return EventResult(
+                event_id=event_id, status="accepted", partition=written.partition, offset=written.offset
             )
-    outcome = Outcome(results=results, failure=failure)
-    EVENTS_ACCEPTED.labels(channel.event_type.name).inc(outcome.count("accepted"))
-    EVENTS_REJECTED.labels(channel.event_type.name).inc(outcome.count("rejected"))
-    return outcome
+    if sending.rejection is not None:
+        return EventResult(event_id=event_id, status="rejected", error=sending.rejection.reason)
+    return EventResult(event_id=event_id, status="unknown", error=str(sending.failure))
 
 
 def _shown_id(channel: EventChannel, event: Any) -> str | None:

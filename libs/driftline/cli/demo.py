@@ -155,7 +155,7 @@ def _play(
             progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=step.requests.stop)
 
         return demonstrate(
-            project, model, topics, platform, plan, requests, base_rate=base_rate, progress=stepped
+            project, model, topics, platform, plan=plan, requests=requests, base_rate=base_rate, progress=stepped
         )
 
 

@@ -66,9 +66,9 @@ def demonstrate(
     model: str,
     topics: Topics,
     platform: Platform,
+    *,
     plan: Plan,
     requests: pa.Table,
-    *,
     base_rate: float,
     progress: Callable[[Step], None],
 ) -> Findings:

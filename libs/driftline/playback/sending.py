@@ -3,6 +3,7 @@
 import http.client
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,9 +85,10 @@ class EventSender:
         again: dict[str, Sequence[Record]] = {}
         for name, records in lists.items():
             body = orjson.dumps(records)
-            self._connections[name].request(
-                "POST", f"/v1/events/{name}", body, {"Content-Type": "application/json"}
-            )
+            with suppress(http.client.HTTPException, OSError):  # reading the answer will fail, too
+                self._connections[name].request(
+                    "POST", f"/v1/events/{name}", body, {"Content-Type": "application/json"}
+                )
         for name, records in lists.items():
             connection = self._connections[name]
             try:

@@ -159,14 +159,14 @@ def test_sums_are_exact_where_floats_alone_would_not_be() -> None:
 
 
 def test_squares_of_large_amounts_are_summed_exactly_too() -> None:
-    # Their sum, 3e14, is far beyond the 2**37 below which single floats would add 2**-16 exactly.
+    # Their sum, 2e15, is far beyond the 2**37 below which single floats would add 2**-16 exactly.
     layout = ViewLayout.of(EVERYTHING)
-    values = np.random.default_rng(3).normal(1e6, 1e4, 300)
-    at_once, one_by_one = layout.empty(1), layout.empty(1)
+    values = np.random.default_rng(3).normal(1e6, 1e4, 2_000)
+    at_once, in_batches = layout.empty(1), layout.empty(1)
     feed(layout, at_once, [one(0, fare=v) for v in values])
-    for value in sorted(values):
-        feed(layout, one_by_one, [one(0, fare=value)])
-    assert at_once.tobytes() == one_by_one.tobytes()
+    for batch in np.split(np.sort(values), 200):
+        feed(layout, in_batches, [one(0, fare=v) for v in batch])
+    assert at_once.tobytes() == in_batches.tobytes()
 
     read = read_state(layout, at_once, np.array([START_US]))
     deviation = read.values[0, [f.name for f in EVERYTHING.features].index("std_fare_5m")]
