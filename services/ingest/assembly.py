@@ -24,8 +24,10 @@ _log = get_logger(__name__)
 _RETRY_SECONDS = 1.0
 
 
-def build_app(settings: IngestSettings, health: Health) -> FastAPI:
+def build_app(settings: IngestSettings, health: Health, *, registry: SchemaRegistry | None = None) -> FastAPI:
     """Return the application. It connects when it starts, and waits for what is not there yet.
+
+    ``registry`` is made from the settings unless given; whoever gives one closes it.
 
     Raises
     ------
@@ -34,14 +36,14 @@ def build_app(settings: IngestSettings, health: Health) -> FastAPI:
     """
     project = load_project(settings.project)
     topics = settings.topics(project)
+    schemas = registry or SchemaRegistry(settings.schema_registry_url)
     state = IngestState(project, topics, max_events=settings.max_events)
 
     async def open_when_possible() -> None:
-        registry = SchemaRegistry(settings.schema_registry_url)
         while state.channels is None:
             try:
                 state.channels = await asyncio.to_thread(
-                    open_channels, project, topics, registry, SystemClock()
+                    open_channels, project, topics, schemas, SystemClock()
                 )
             except (UnavailableError, ConfigurationError) as error:
                 # Services start in any order: the schemas may be registered a moment later.

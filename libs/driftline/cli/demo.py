@@ -155,7 +155,14 @@ def _play(
             progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=step.requests.stop)
 
         return demonstrate(
-            project, model, topics, platform, plan=plan, requests=requests, base_rate=base_rate, progress=stepped
+            project,
+            model,
+            topics,
+            platform,
+            plan=plan,
+            requests=requests,
+            base_rate=base_rate,
+            progress=stepped,
         )
 
 
@@ -172,13 +179,9 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
     if named:
         missing = ", ".join(name for name in _SERVERS if name not in named)
         raise ConfigurationError(f"{', '.join(named)} is set, but {missing} is not; set all of them, or none")
-    with console.status("Starting Kafka, the schema registry and the store"):
-        stack = EmbeddedStack(folder)
-        stack.start()
-    try:
+    console.print("Starting Kafka, the schema registry and the store")
+    with EmbeddedStack(folder) as stack:
         yield {**stack.environment, "DRIFTLINE_ENVIRONMENT": ""}
-    finally:
-        stack.stop()
 
 
 def _platform(settings: PlatformSettings, supervisor: Supervisor) -> Platform:
@@ -200,7 +203,12 @@ def _platform(settings: PlatformSettings, supervisor: Supervisor) -> Platform:
 
 
 def _watch(supervisor: Supervisor) -> None:
-    """Raise where a service has given up."""
+    """Raise where a service ended: its counters are lost, or it will not come back."""
+    for status in supervisor.statuses():
+        if status.state != "running" or status.restarts:
+            raise PlaybackError(
+                f"{status.instance} ended while it played: {status.reason or 'started again'}"
+            )
 
 
 def _fresh_folder(state: Path) -> Path:

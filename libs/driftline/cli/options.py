@@ -1,10 +1,12 @@
 """The options that several commands share, declared once, and the settings that they make."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from driftline.embedded import running_environment
 from driftline.project import Project, load_project
 from driftline.runtime.settings import PlatformSettings
 
@@ -15,6 +17,11 @@ ProjectOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs to read.")]
 
 
-def settings_for(folder: Path, **given: Any) -> tuple[PlatformSettings, Project]:
-    """Return the platform's settings, from the environment, and the project of a folder."""
-    return PlatformSettings.from_environment(project=folder, **given), load_project(folder)
+def settings_for(folder: Path) -> tuple[PlatformSettings, Project]:
+    """Return the platform's settings and the project of a folder.
+
+    Servers that the environment does not name are the embedded ones that run in the state folder.
+    """
+    state = Path(os.environ.get("DRIFTLINE_STATE") or ".driftline")
+    running = {name: value for name, value in running_environment(state).items() if not os.environ.get(name)}
+    return PlatformSettings.from_environment(project=folder, **running), load_project(folder)

@@ -19,7 +19,8 @@ import pyruhvro
 from numpy.typing import NDArray
 
 from driftline.contracts.arrow_types import arrow_schema, columnar
-from driftline.contracts.record_codec import RecordCodec, check_bounded
+from driftline.contracts.avro_types import normal_form
+from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import HEADER_BYTES, MAGIC, MAX_MESSAGE_BYTES, split
 from driftline.runtime.errors import BadMessageError, ConfigurationError
 
@@ -101,7 +102,7 @@ class BatchDecoder:
         if schema_id not in self._writers:
             schema = dict(self._resolve(schema_id))
             try:
-                check_bounded(schema)
+                normal_form(schema)
             except ConfigurationError as error:
                 raise BadMessageError(f"schema {schema_id}: {error}") from error
             self._writers[schema_id] = _WriterDecoder(self._codec, self.schema, schema)

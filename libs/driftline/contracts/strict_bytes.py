@@ -60,7 +60,7 @@ def strict_check(schema: Any) -> Callable[[bytes], None]:
     return check
 
 
-def _step(schema: Any) -> Step:  # noqa: PLR0911 - one return per Avro type
+def _step(schema: Any) -> Step:
     if isinstance(schema, list):
         return _union([_step(branch) for branch in schema])
     if isinstance(schema, str):

@@ -38,6 +38,9 @@ _SETTINGS = {
     # A killed producer's open transaction holds read_committed consumers up: look for it every second.
     "transaction.max.timeout.ms": "900000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # After a kill the controller refuses the broker until its old session is over (9 s by default).
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     # Larger than our own limit, so that an oversized record meets it and becomes a dead letter.

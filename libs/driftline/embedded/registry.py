@@ -41,6 +41,7 @@ class Registry(Part):
             "quarkus.management.port": self.ports["registry_management"],
             "quarkus.banner.enabled": "false",
             "quarkus.log.level": "WARN",
+            "quarkus.log.console.format": "%d{yyyy-MM-dd HH:mm:ss,SSS} %p [%c] %s%e%n",
             'quarkus.log.category."io.apicurio".level': "WARN",
             'quarkus.log.category."io.quarkus.http.access-log".level': "WARN",
             # In memory by default; a file keeps the schemas over a restart.

@@ -1,4 +1,12 @@
-"""Start services as processes, watch them, start them again when they end, stop them in order."""
+"""Starts the services, watches them, restarts those that crash, stops them in order.
+
+1. Each instance is ``python -P -m services.<name>`` with ``DRIFTLINE_INSTANCE=<name>-<i>``; its output goes to
+   ``<state>/logs/<instance>.log``.
+2. It is ready when ``/readyz`` answers 200 on the port that *this* process wrote to ``<state>/run/<instance>.json``.
+3. One that ends is started again after a pause that doubles, unless its exit code says that a restart
+   would not help (``EXIT_*`` of ``runtime.errors``): then it stays down, with the reason.
+4. On ``stop`` each gets SIGTERM, the entrance first, then SIGKILL when it does not drain in time.
+"""
 
 import json
 import os
@@ -7,11 +15,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from driftline.runtime.errors import (
     EXIT_CEILING,
@@ -20,19 +29,31 @@ from driftline.runtime.errors import (
     ConfigurationError,
     UnavailableError,
 )
-from driftline.runtime.instance_file import read_instance_file, remove_instance_file
+from driftline.runtime.instance_file import instance_path, read_instance_file
 from driftline.runtime.processes import end, spawn, tail
 
-_WATCH_SECONDS = 0.05
-_FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 10.0
-#: A process that ran so long was well; its next restart waits no longer than the first.
-_WELL_SECONDS = 10.0
-#: Exit codes after which a restart would not help, and what they mean.
-FINAL = {
-    EXIT_CONFIGURATION: "its configuration is wrong",
-    EXIT_CEILING: "too many messages were bad (dead-letter ceiling)",
-    EXIT_GAP: "records were lost before it read them",
+#: Exit codes after which a person must look, with what to tell them.
+FINAL_EXITS = {
+    EXIT_CONFIGURATION: "a setting or file is wrong",
+    EXIT_CEILING: "too many bad messages: the dead-letter ceiling was reached",
+    EXIT_GAP: "records were lost before they were read",
 }
+_WATCH_SECONDS = 0.1
+_STABLE_SECONDS = 60.0
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceStatus:
+    """What the supervisor knows of one process. ``state``: running, waiting (for its restart), failed, stopped."""
+
+    instance: str
+    service: str
+    state: str
+    pid: int | None = None
+    restarts: int = 0
+    last_exit: int | None = None
+    reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,169 +61,276 @@ class _Instance:
     name: str
     service: str
     process: "subprocess.Popen[bytes] | None" = None
+    state: str = "stopped"
     started: float = 0.0
+    failures: int = 0
     restarts: int = 0
-    backoff: float = _FIRST_BACKOFF
-    next_start: float = 0.0
-    failed: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    restart_at: float = 0.0
+    last_exit: int | None = None
+    reason: str = ""
+
+    def status(self) -> InstanceStatus:
+        return InstanceStatus(
+            instance=self.name,
+            service=self.service,
+            state=self.state,
+            pid=self.process.pid if self.process is not None and self.state == "running" else None,
+            restarts=self.restarts,
+            last_exit=self.last_exit,
+            reason=self.reason,
+        )
 
 
 class Supervisor:
-    """Keeps one process per instance running.
+    """Runs the service processes of one state folder; used by ``driftline up``, the demo and the tests.
 
     Parameters
     ----------
     state
-        The folder with ``run/`` (instance files) and ``logs/``.
+        Where ports, logs and ``run/supervisor.json`` are written.
     services
-        Names of packages below ``services``; one that is named twice runs twice.
+        Names of packages below ``services``, the entrance (ingest) first; a mapping gives the number of
+        instances of each.
     environment
-        The processes' whole environment but for the instance's name.
+        Variables of the services, over those of this process.
+    first_pause
+        Seconds before the first restart; it doubles with each failure in a row.
+    package
+        The package that holds the services.
     """
 
-    def __init__(self, *, state: Path, services: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._state = state
-        self._environment = {
-            name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"
+    def __init__(
+        self,
+        state: Path,
+        services: Iterable[str] | Mapping[str, int],
+        environment: Mapping[str, str],
+        *,
+        first_pause: float = 0.5,
+        package: str = "services",
+    ) -> None:
+        counts = services if isinstance(services, Mapping) else dict.fromkeys(services, 1)
+        self._state = state.resolve()
+        self._package = package
+        self._environment = {**os.environ, **environment, "DRIFTLINE_STATE": str(self._state)}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes restarts faster
+        self._first_pause = first_pause
+        self._instances = {
+            f"{service}-{number}": _Instance(name=f"{service}-{number}", service=service)
+            for service, count in counts.items()
+            for number in range(count)
         }
-        # One thread each: the processes share the machine, and their matrices are small.
-        self._environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-        self._environment.setdefault("OMP_NUM_THREADS", "1")
-        self._environment["DRIFTLINE_STATE"] = str(state)
-        counts: dict[str, int] = {}
-        self._instances: dict[str, _Instance] = {}
-        for service in services:
-            name = f"{service}-{counts.get(service, 0)}"
-            counts[service] = counts.get(service, 0) + 1
-            self._instances[name] = _Instance(name=name, service=service)
+        self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start all processes and begin to watch them."""
-        for instance in self._instances.values():
-            self._launch(instance)
+        """Start every process and the thread that watches them."""
+        if self._watcher is not None:
+            raise ConfigurationError("this supervisor is already started")
+        self._stopping.clear()
+        with self._lock:
+            for item in self._instances.values():
+                self._launch(item)
+            self._write()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
-        """Wait until every instance says on /readyz that it does its work.
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Return when every process is ready.
 
-        Raises ConfigurationError where one has given up, UnavailableError where the time is over.
+        Raises
+        ------
+        UnavailableError
+            One is not, or has failed for good: with its reason and the end of its log.
         """
-        until = time.monotonic() + seconds
-        waiting = dict.fromkeys(self._instances, "not started")
+        until = time.monotonic() + timeout
+        waiting = list(self._instances)
         while waiting:
-            for name in list(waiting):
-                instance = self._instances[name]
-                if instance.failed:
-                    raise ConfigurationError(f"{name} {instance.failed}\n{tail(self._log(name), 8)}")
-                ready, detail = self._ready(instance)
-                if ready:
-                    del waiting[name]
-                else:
-                    waiting[name] = detail
-            if not waiting:
-                return
-            if time.monotonic() > until:
-                name, detail = next(iter(waiting.items()))
-                msg = f"{name} is not ready after {seconds:.0f} s: {detail}\n{tail(self._log(name), 8)}"
-                raise UnavailableError(msg)
-            time.sleep(0.05)
+            for name in waiting:
+                status = self.status(name)
+                if status.state == "failed":
+                    raise UnavailableError(f"{name} failed: {status.reason}\n{tail(self.log(name))}")
+            waiting = [name for name in waiting if not self.ready(name)]
+            if waiting and time.monotonic() > until:
+                name = waiting[0]
+                msg = f"not ready after {timeout:.0f} s: {', '.join(waiting)}. The log of {name} ends:\n"
+                raise UnavailableError(msg + tail(self.log(name)))
+            if waiting:
+                time.sleep(_WATCH_SECONDS)
 
-    def kill(self, instance: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to an instance's process; SIGKILL returns once it has ended."""
-        held = self._instances[instance]
-        with held.lock:
-            process = held.process
-            if process is None or process.poll() is not None:
-                return
-            process.send_signal(number)
-            if number == signal.SIGKILL:
-                process.wait(10)
-                remove_instance_file(self._state, instance)
+    def ready(self, instance: str) -> bool:
+        """Whether the instance's own process answers its readiness check with yes."""
+        port = self.port(instance)
+        return port is not None and is_ready(port)
 
-    @property
-    def failed(self) -> dict[str, str]:
-        """Instances that were given up, with the reason."""
-        return {name: one.failed for name, one in self._instances.items() if one.failed}
+    def port(self, instance: str) -> int | None:
+        """Return the port that the running process listens on; None while it has not said."""
+        with self._lock:
+            item = self._find(instance)
+            pid = item.process.pid if item.process is not None and item.process.poll() is None else None
+        written = read_instance_file(self._state, instance)
+        return written.port if written is not None and written.pid == pid else None
 
-    @property
-    def restarts(self) -> dict[str, int]:
-        """How often each instance was started again."""
-        return {name: one.restarts for name, one in self._instances.items()}
-
-    def pid(self, instance: str) -> int | None:
+    def pid(self, instance: str) -> int:
         """Return the process id of an instance that runs."""
-        process = self._instances[instance].process
-        return process.pid if process is not None and process.poll() is None else None
+        pid = self.status(instance).pid
+        if pid is None:
+            raise UnavailableError(f"{instance} does not run")
+        return pid
 
-    def stop(self) -> None:
-        """End all processes: SIGTERM, time to drain, then SIGKILL."""
+    def kill(self, instance: str, signal_number: int = signal.SIGKILL) -> int:
+        """Send a signal (SIGKILL, SIGSTOP, SIGCONT ...) and return the pid; what ends is started again."""
+        with self._lock:
+            item = self._find(instance)
+            if item.process is None or item.process.poll() is not None:
+                raise UnavailableError(f"{instance} does not run")
+            item.process.send_signal(signal_number)
+            return item.process.pid
+
+    def restart(self, instance: str) -> None:
+        """Start a failed or waiting instance now; one that runs is ended first, gracefully."""
+        with self._lock:
+            item = self._find(instance)
+            if item.process is not None:
+                end(item.process)
+            item.failures = 0
+            self._launch(item)
+            self._write()
+
+    def status(self, instance: str) -> InstanceStatus:
+        """Return what is known of one instance."""
+        with self._lock:
+            return self._find(instance).status()
+
+    def statuses(self) -> list[InstanceStatus]:
+        """Return what is known of all instances, in the order of their start."""
+        with self._lock:
+            return [item.status() for item in self._instances.values()]
+
+    def log(self, instance: str) -> Path:
+        """Return where an instance's output goes."""
+        return self._state / "logs" / f"{instance}.log"
+
+    def stop(self, patience: float = 15) -> None:
+        """Stop every process: SIGTERM in order, the entrance first; SIGKILL after ``patience`` seconds."""
         self._stopping.set()
         if self._watcher is not None:
-            self._watcher.join(10)
-        running = [one.process for one in self._instances.values() if one.process is not None]
-        for process in running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in running:
-            end(process, patience=30)
-        for name in self._instances:
-            remove_instance_file(self._state, name)
+            self._watcher.join()
+            self._watcher = None
+        with self._lock:
+            for item in self._instances.values():
+                if item.process is not None:
+                    item.last_exit = end(item.process, patience=patience)
+                    self._forget_port(item)
+                    item.process = None
+                if item.state != "failed":
+                    item.state = "stopped"
+            self._write()
+
+    def __enter__(self) -> "Supervisor":
+        if self._watcher is None:
+            self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def _find(self, instance: str) -> _Instance:
+        try:
+            return self._instances[instance]
+        except KeyError:
+            msg = f"there is no instance {instance!r}; there are {', '.join(self._instances)}"
+            raise ConfigurationError(msg) from None
+
+    def _launch(self, item: _Instance) -> None:
+        instance_path(self._state, item.name).unlink(missing_ok=True)
+        item.process = spawn(
+            [sys.executable, "-P", "-m", f"{self._package}.{item.service}"],
+            environment={**self._environment, "DRIFTLINE_INSTANCE": item.name},
+            log=self.log(item.name),
+        )
+        item.state, item.started, item.reason = "running", time.monotonic(), ""
 
     def _watch(self) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
-            for instance in self._instances.values():
-                with instance.lock:
-                    self._look_after(instance)
+            with self._lock:
+                changes = [self._look_at(item) for item in self._instances.values()]
+                if any(changes):
+                    self._write()
 
-    def _look_after(self, instance: _Instance) -> None:
-        process = instance.process
-        if instance.failed or (process is not None and process.poll() is None):
-            return
+    def _look_at(self, item: _Instance) -> bool:
+        """Take the next step of one instance; return whether anything changed."""
         now = time.monotonic()
-        if process is not None:
-            instance.process = None
-            if process.returncode in FINAL:
-                instance.failed = f"ended and was not started again: {FINAL[process.returncode]}"
-                self._write_failures()
-                return
-            if now - instance.started > _WELL_SECONDS:
-                instance.backoff = _FIRST_BACKOFF
-            instance.next_start = now + instance.backoff
-            instance.backoff = min(instance.backoff * 2, _LAST_BACKOFF)
-        elif now >= instance.next_start:
-            instance.restarts += 1
-            self._launch(instance)
+        if item.state == "running" and item.process is not None:
+            code = item.process.poll()
+            if code is None:
+                return False
+            item.last_exit = code
+            self._forget_port(item)
+            if code in FINAL_EXITS:
+                item.state, item.reason = "failed", f"{FINAL_EXITS[code]} (exit code {code})"
+                return True
+            item.failures = 1 if now - item.started > _STABLE_SECONDS else item.failures + 1
+            pause = min(self._first_pause * 2 ** (item.failures - 1), _LONGEST_PAUSE)
+            item.state, item.restart_at = "waiting", now + pause
+            item.reason = f"{_describe_exit(code)}; it is started again"
+            return True
+        if item.state == "waiting" and now >= item.restart_at:
+            item.restarts += 1
+            self._launch(item)
+            return True
+        return False
 
-    def _launch(self, instance: _Instance) -> None:
-        remove_instance_file(self._state, instance.name)
-        instance.process = spawn(
-            [sys.executable, "-P", "-m", f"services.{instance.service}"],
-            environment={**self._environment, "DRIFTLINE_INSTANCE": instance.name},
-            log=self._log(instance.name),
-        )
-        instance.started = time.monotonic()
+    def _forget_port(self, item: _Instance) -> None:
+        written = read_instance_file(self._state, item.name)
+        if written is not None and item.process is not None and written.pid == item.process.pid:
+            instance_path(self._state, item.name).unlink(missing_ok=True)
 
-    def _ready(self, instance: _Instance) -> tuple[bool, str]:
-        file = read_instance_file(self._state, instance.name)
-        if file is None or instance.process is None or file.pid != instance.process.pid:
-            return False, "it is starting"
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{file.port}/readyz", timeout=2)
-        except httpx.HTTPError as error:
-            return False, str(error)
-        return answer.is_success, answer.text
+    def _write(self) -> None:
+        write_supervisor_file(self._state, self.statuses())
 
-    def _log(self, name: str) -> Path:
-        return self._state / "logs" / f"{name}.log"
 
-    def _write_failures(self) -> None:
-        path = self._state / "run" / "failed.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(self.failed))
-        draft.replace(path)
+def is_ready(port: int, timeout: float = 2) -> bool:
+    """Whether the process on a loopback port answers ``/readyz`` with yes."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=timeout, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == httpx.codes.OK
+
+
+def supervisor_path(state: Path) -> Path:
+    """Return where a supervisor writes what it knows."""
+    return state / "run" / "supervisor.json"
+
+
+def write_supervisor_file(state: Path, statuses: list[InstanceStatus]) -> None:
+    """Write what the supervisor knows, atomically."""
+    path = supervisor_path(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "pid": os.getpid(),
+        "created": psutil.Process().create_time(),
+        "instances": [asdict(status) for status in statuses],
+    }
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    draft.replace(path)
+
+
+def read_statuses(state: Path) -> list[InstanceStatus]:
+    """Return what a supervisor last wrote in a state folder; empty where none did."""
+    try:
+        content = json.loads(supervisor_path(state).read_text())
+        return [InstanceStatus(**item) for item in content["instances"]]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return []
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"

@@ -44,13 +44,17 @@ class Transaction:
 
     def send(self, topic: str, keys: Sequence[bytes | str | None], values: Sequence[bytes]) -> None:
         """Send one message per key and value."""
-        pending: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+        pending: list[dict[str, Any]] = [
+            {"key": key, "value": value} for key, value in zip(keys, values, strict=True)
+        ]
         while pending:
             queued = self._producer.produce_batch(topic, pending, on_delivery=self._delivered)
             if queued == len(pending):
                 return
             # The client's queue is full: let some go out, then send the rest.
-            refused = [(entry, error) for entry in pending if (error := entry.pop("_error", None)) is not None]
+            refused = [
+                (entry, error) for entry in pending if (error := entry.pop("_error", None)) is not None
+            ]
             for _, error in refused:
                 if error.code() != KafkaError._QUEUE_FULL:
                     raise KafkaException(error)

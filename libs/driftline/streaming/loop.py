@@ -69,7 +69,7 @@ class _Loop:
         self._health = health
         self._backoff = _FIRST_BACKOFF
         self._next_idle = 0.0
-        health.set("stream", ready=False, detail="joining the consumer group")
+        health.set("stream", ready=False)  # no detail: joining is no error
 
     def turn(self) -> None:
         """Start what is due, process what has arrived, look after the rest once a second."""

@@ -1,6 +1,7 @@
 """A small project, its topics and schemas on the real broker and registry, and ingest in a thread."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
@@ -30,7 +32,11 @@ _SCHEMA = {
         {"name": "amount", "type": "double", "doc": "How much."},
         {"name": "lines", "type": ["null", "int"], "default": None, "doc": "Lines of the bill."},
         {"name": "tags", "type": {"type": "array", "items": "string"}, "default": [], "doc": "Any."},
-        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["CARD", "CASH"]}, "doc": "How."},
+        {
+            "name": "kind",
+            "type": {"type": "enum", "name": "Kind", "symbols": ["CARD", "CASH"]},
+            "doc": "How.",
+        },
     ],
 }
 _YAML = """
@@ -48,11 +54,12 @@ class Shop:
 
     project: Project
     topics: Topics
+    registry: SchemaRegistry
     settings: IngestSettings
 
 
 @pytest.fixture
-def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Shop:
+def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Iterator[Shop]:
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "driftline.yaml").write_text(_YAML)
@@ -68,14 +75,20 @@ def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Shop:
     )
     topics = settings.topics(project)
     create_topics(settings.kafka_config(), project, topics)
-    SchemaRegistry(registry_url).register_project(project, topics)
-    return Shop(project=project, topics=topics, settings=settings)
+    registry = SchemaRegistry(registry_url)
+    registry.register_project(project, topics)
+    yield Shop(project=project, topics=topics, registry=registry, settings=settings)
+    registry._client.close()
+    for future in (
+        AdminClient({"bootstrap.servers": kafka}).delete_topics(list(topics.all_of(project))).values()
+    ):
+        future.result(20)
 
 
 @pytest.fixture
 def ingest(shop: Shop) -> Iterator[httpx.Client]:
     health = Health("ingest", "ingest-0")
-    server = BackgroundServer(build_app(shop.settings, health))
+    server = BackgroundServer(build_app(shop.settings, health, registry=shop.registry))
     port = server.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         wait_until_ready(client)
@@ -84,8 +97,6 @@ def ingest(shop: Shop) -> Iterator[httpx.Client]:
 
 
 def wait_until_ready(client: httpx.Client, *, ready: bool = True, seconds: float = 30) -> None:
-    import time
-
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if (client.get("/readyz").status_code == 200) is ready:

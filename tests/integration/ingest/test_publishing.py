@@ -64,7 +64,18 @@ def test_a_wrong_event_does_not_keep_its_neighbours(ingest: httpx.Client, shop: 
     assert [result["status"] == "accepted" for result in results] == [True, *[False] * 11, True]
     for result, field in zip(
         results[1:11],
-        ["amount", "customer", "customer", "surprise", "event_id", "paid_at", "paid_at", "kind", "tags[1]", "lines"],
+        [
+            "amount",
+            "customer",
+            "customer",
+            "surprise",
+            "event_id",
+            "paid_at",
+            "paid_at",
+            "kind",
+            "tags[1]",
+            "lines",
+        ],
         strict=True,
     ):
         assert result["error"].startswith(field + ":"), result
@@ -107,7 +118,10 @@ def test_bodies_that_are_refused(ingest: httpx.Client) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert ingest.post("/v1/events/payments", json=wide).status_code == 422
     assert ingest.post("/v1/events/payments", json=[payment()] * 1001).status_code == 413
-    assert ingest.post("/v1/events/payments", content=b"a=1", headers={"content-type": "text/csv"}).status_code == 415
+    assert (
+        ingest.post("/v1/events/payments", content=b"a=1", headers={"content-type": "text/csv"}).status_code
+        == 415
+    )
     assert ingest.get("/readyz").status_code == 200
 
 

@@ -1,0 +1,172 @@
+"""`driftline predict`, `driftline features get`, `driftline trace`: ask and understand."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.contracts.registry import SchemaRegistry
+from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
+from driftline.runtime.instance_file import read_instance_file
+from driftline.serving.tracing import Trace, ViewTrace, trace_request
+
+features = typer.Typer(help="Read an entity's features.", no_args_is_help=True)
+
+StateOption = Annotated[Path, typer.Option(envvar="DRIFTLINE_STATE", help="Folder of this machine's state.")]
+_TIMEOUT = 15.0
+_EVENTS_SHOWN = 3
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    *,
+    entity: Annotated[list[str], typer.Option("--entity", "-e", help="NAME=KEY; once for each entity.")],
+    given: Annotated[
+        list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE; numbers as such.")
+    ] = None,
+    event_time: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; now if left out.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="UUID of the request; made if left out.")] = None,
+    state: StateOption = Path(".driftline"),
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running predictor for a prediction.
+
+    Example: driftline predict lateness -e origin=JFK -e carrier=UA -e dest=LAX -i distance=2475
+    """
+    body: dict[str, Any] = {"entities": _pairs(entity), "inputs": _numbers(_pairs(given or []))}
+    if event_time is not None:
+        body["event_time"] = event_time
+    if request_id is not None:
+        body["request_id"] = request_id
+    answer = _call(state, "POST", f"/v1/models/{model}/predictions", body)
+    if as_json:
+        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        return
+    console = Console()
+    console.print(
+        f"{answer['decision']} (score {answer['score']:.4f}) by {answer['model']}@{answer['version']}",
+        style="bold",
+    )
+    for name, view in answer["features"].items():
+        _print_values(console, f"{name}@{view['version']}, {view['status']}", view["age_ms"], view["values"])
+    console.print(f"driftline trace {answer['request_id']}", highlight=False)
+
+
+@features.command("get")
+def get(
+    view: Annotated[str, typer.Argument(help="Name of the feature view.")],
+    entity: Annotated[str, typer.Argument(help="The entity's key.")],
+    *,
+    as_of: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; now if left out.")] = None,
+    state: StateOption = Path(".driftline"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show an entity's features as they would be served, with their age."""
+    query = {} if as_of is None else {"as_of": as_of}
+    answer = _call(state, "GET", f"/v1/features/{view}/{entity}", None, query)
+    if as_json:
+        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        return
+    title = f"{answer['view']}@{answer['version']} of {entity} as of {answer['as_of']}, {answer['status']}"
+    _print_values(Console(), title, answer["age_ms"], answer["values"])
+
+
+def trace(
+    request_id: Annotated[str, typer.Argument(help="UUID of the request.")],
+    *,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the whole story of a request: events, features, model, score, decision."""
+    settings, loaded = settings_for(project)
+    console = Console(stderr=True)
+    with console.status("Reading the log and the events"):
+        found = trace_request(
+            loaded,
+            settings.topics(loaded),
+            settings.kafka_config(),
+            SchemaRegistry(settings.schema_registry_url),
+            request_id,
+        )
+    if as_json:
+        typer.echo(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode())
+    else:
+        print_trace(Console(), found)
+
+
+def print_trace(console: Console, found: Trace) -> None:
+    """Print a trace for a person."""
+    one = found.prediction
+    console.print(f"Request {found.request_id}", style="bold", highlight=False)
+    facts = {
+        "asked": f"{one['requested_at']} over {one['channel']}"
+        + (f" by {one['caller']}" if one["caller"] else ""),
+        "as of": one["event_time"],
+        "model": f"{one['model']}@{one['model_version']}",
+        "status": one["status"] + (f": {one['error']}" if one["error"] else ""),
+        "score": "none" if one["score"] is None else f"{one['score']:.6f}, so {one['decision']}",
+        "took": f"{one['duration_us'] / 1000:.1f} ms, logged at partition {found.partition}, offset {found.offset}",
+    }
+    for name, text in facts.items():
+        console.print(f"  {name:<7} {text}", highlight=False)
+    for view in found.views:
+        title = f"{view.view}@{view.version} of {view.entity} {view.key}"
+        _print_values(console, f"{title}, made from {view.events:,} events", view.age_ms, view.values)
+        _print_events(console, view)
+
+
+def _print_events(console: Console, view: ViewTrace) -> None:
+    for event in view.newest[:_EVENTS_SHOWN]:
+        told = ", ".join(f"{name} {value}" for name, value in event.items() if value is not None)
+        console.print(f"    {told}", style="dim", highlight=False, overflow="ellipsis", no_wrap=True)
+
+
+def _print_values(console: Console, title: str, age_ms: int | None, values: dict[str, float | None]) -> None:
+    age = "no events yet" if age_ms is None else f"newest event {age_ms / 1000:,.0f} s old"
+    table = Table(title=f"{title}; {age}", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, value in values.items():
+        table.add_row(f"  {name}", "null" if value is None else f"{value:,.6g}")
+    console.print(table)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigurationError(f"write NAME=VALUE, not {text!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _numbers(given: dict[str, str]) -> dict[str, float | str]:
+    values: dict[str, float | str] = {}
+    for name, text in given.items():
+        try:
+            values[name] = float(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _call(
+    state: Path, method: str, path: str, body: dict[str, Any] | None, query: dict[str, str] | None = None
+) -> dict[str, Any]:
+    instance = read_instance_file(state, "predictor-0")
+    if instance is None:
+        raise ConfigurationError(f"no predictor runs from {state}; start one with `driftline up`")
+    try:
+        answer = httpx.request(
+            method, f"http://127.0.0.1:{instance.port}{path}", json=body, params=query, timeout=_TIMEOUT
+        )
+    except httpx.HTTPError as error:
+        raise UnavailableError(f"the predictor does not answer: {error}") from error
+    content: dict[str, Any] = answer.json()
+    if not answer.is_success:
+        raise RefusedError(str(content.get("detail") or content), status=answer.status_code)
+    return content
