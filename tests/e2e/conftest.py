@@ -1,7 +1,5 @@
 """One platform for all end-to-end tests: real broker, registry, store and service processes."""
 
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +25,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with EmbeddedStack(state) as stack:
         topics = Topics(project.name)
         create_topics({"bootstrap.servers": stack.environment["KAFKA_BOOTSTRAP_SERVERS"]}, project, topics)
-        ids = SchemaRegistry(stack.environment["SCHEMA_REGISTRY_URL"]).register_project(project, topics)
+        with SchemaRegistry(stack.environment["SCHEMA_REGISTRY_URL"]) as registry:
+            ids = registry.register_project(project, topics)
         environment = {
             **stack.environment,
             "DRIFTLINE_PROJECT": str(SHOP),
@@ -36,7 +35,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "DRIFTLINE_LOG_FORMAT": "json",
         }
         streams = load_manifest().streams
-        supervisor = Supervisor(state=state, services=SERVICES, environment={**os.environ, **environment})
+        supervisor = Supervisor(state, SERVICES, environment)
         supervisor.start()
         try:
             supervisor.wait_ready(120)
@@ -53,4 +52,3 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             )
         finally:
             supervisor.stop()
-            time.sleep(0)

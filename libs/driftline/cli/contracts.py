@@ -96,13 +96,13 @@ def check(*, project: ProjectOption = Path(), as_json: JsonOption = False) -> No
     """Check the project's schemas against the registry's; nothing is registered."""
     settings, loaded = settings_for(project)
     names = settings.topics(loaded)
-    registry = SchemaRegistry(settings.schema_registry_url)
     problems = {}
-    for topic, schema in project_topic_schemas(loaded, names).items():
-        try:
-            registry.check(names.subject(topic), schema)
-        except IncompatibleSchemaError as error:
-            problems[topic] = str(error)
+    with SchemaRegistry(settings.schema_registry_url) as registry:
+        for topic, schema in project_topic_schemas(loaded, names).items():
+            try:
+                registry.check(names.subject(topic), schema)
+            except IncompatibleSchemaError as error:
+                problems[topic] = str(error)
     if as_json:
         typer.echo(orjson.dumps({"compatible": not problems, "problems": problems}).decode())
     else:
@@ -115,8 +115,8 @@ def check(*, project: ProjectOption = Path(), as_json: JsonOption = False) -> No
 def register(*, project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     """Register the project's schemas; an incompatible one stops here, and nothing is registered."""
     settings, loaded = settings_for(project)
-    registry = SchemaRegistry(settings.schema_registry_url)
-    ids = registry.register_project(loaded, settings.topics(loaded))
+    with SchemaRegistry(settings.schema_registry_url) as registry:
+        ids = registry.register_project(loaded, settings.topics(loaded))
     if as_json:
         typer.echo(orjson.dumps(ids).decode())
     else:

@@ -89,7 +89,8 @@ def show_letter(
     """Show one dead letter: the reason, its headers, its bytes, and its record where they can be decoded."""
     settings, loaded = settings_for(project)
     letter = _find(settings, settings.topics(loaded), letter_id)
-    decoded = ValueDecoder(SchemaRegistry(settings.schema_registry_url)).decode(letter.message.value())
+    with SchemaRegistry(settings.schema_registry_url) as registry:
+        decoded = ValueDecoder(registry).decode(letter.message.value())
     found = {**_as_dict(letter), **_content(letter, decoded)}
     if as_json:
         typer.echo(orjson.dumps(found).decode())
@@ -127,23 +128,16 @@ def resubmit_letter(
     letter = _find(settings, topics, letter_id)
     if changes and file is not None:
         raise RefusedError("--set changes the original and --file replaces it; give one of them")
-    registry = SchemaRegistry(settings.schema_registry_url)
-    message = letter.message
-    if file is not None:
-        content = file.read_bytes()
-        value: bytes | None = content
-        if file.suffix == ".json":
-            value = _encode(loaded, topics, registry, letter.origin.topic, _json(content, file))
-    elif changes:
-        value = _changed(loaded, topics, registry, letter, changes)
-    else:
-        if letter.origin.truncated_from is not None:
-            raise RefusedError(
-                f"only a part of its {letter.origin.truncated_from:,} bytes was kept; give --file"
-            )
-        value = message.value()
-    headers = [*original_headers(headers_of(message)), (RESUBMITTED, letter_id.encode())]
-    key = _key(loaded, topics, letter, value, registry)
+    with SchemaRegistry(settings.schema_registry_url) as registry:
+        desk = _Desk(project=loaded, topics=topics, registry=registry)
+        if file is not None:
+            value: bytes | None = desk.replaced(letter, file)
+        elif changes:
+            value = desk.changed(letter, changes)
+        else:
+            value = _as_it_is(letter)
+        key = desk.key(letter, value)
+    headers = [*original_headers(headers_of(letter.message)), (RESUBMITTED, letter_id.encode())]
     sent = _produce(settings.kafka_config(), letter.origin.topic, key, value, headers)
     if as_json:
         typer.echo(
@@ -179,53 +173,66 @@ def _content(letter: Letter, decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def _changed(
-    project: Project, topics: Topics, registry: SchemaRegistry, letter: Letter, changes: list[str]
-) -> bytes:
-    decoded = ValueDecoder(registry).decode(letter.message.value())
-    if decoded.record is None:
-        raise RefusedError(
-            f"its fields cannot be changed, for it cannot be decoded ({decoded.mistake}); give --file"
-        )
-    record = RecordCodec.to_json(decoded.record)
-    for change in changes:
-        name, separator, text = change.partition("=")
-        if not separator or name not in record:
-            raise RefusedError(f"--set {change}: write FIELD=VALUE; its fields are {', '.join(record)}")
+def _as_it_is(letter: Letter) -> bytes | None:
+    if letter.origin.truncated_from is not None:
+        raise RefusedError(f"only a part of its {letter.origin.truncated_from:,} bytes was kept; give --file")
+    return letter.message.value()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Desk:
+    """Edits dead letters with the project's schemas."""
+
+    project: Project
+    topics: Topics
+    registry: SchemaRegistry
+
+    def replaced(self, letter: Letter, file: Path) -> bytes:
+        """Return a file's content: a .json record encoded, anything else as it is."""
         try:
-            record[name] = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            record[name] = text
-    return _encode(project, topics, registry, letter.origin.topic, record)
+            content = file.read_bytes()
+        except OSError as error:
+            raise RefusedError(f"{file} cannot be read: {error}") from error
+        return self._encode(letter.origin.topic, _json(content, file)) if file.suffix == ".json" else content
 
+    def changed(self, letter: Letter, changes: list[str]) -> bytes:
+        """Return the original with some fields changed."""
+        decoded = ValueDecoder(self.registry).decode(letter.message.value())
+        if decoded.record is None:
+            msg = f"its fields cannot be changed, for it cannot be decoded ({decoded.mistake}); give --file"
+            raise RefusedError(msg)
+        record = RecordCodec.to_json(decoded.record)
+        for change in changes:
+            name, separator, text = change.partition("=")
+            if not separator or name not in record:
+                raise RefusedError(f"--set {change}: write FIELD=VALUE; its fields are {', '.join(record)}")
+            try:
+                record[name] = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                record[name] = text
+        return self._encode(letter.origin.topic, record)
 
-def _encode(
-    project: Project, topics: Topics, registry: SchemaRegistry, topic: str, record: dict[str, Any]
-) -> bytes:
-    schemas = project_topic_schemas(project, topics)
-    if topic not in schemas:
-        raise RefusedError(
-            f"{topic} is no topic with a schema of project {project.name}; give --file with the bytes"
-        )
-    codec = RecordCodec(schemas[topic])
-    try:
-        body = codec.encode(codec.from_json(record))
-    except BadMessageError as error:
-        raise RefusedError(f"the changed record does not fit the schema: {error.reason}") from error
-    return frame(registry.schema_id(topics.subject(topic), schemas[topic]), body)
+    def key(self, letter: Letter, value: bytes | None) -> bytes | None:
+        """Return the key that belongs to a value: that of its key field, or the original's."""
+        for event_type in self.project.event_types.values():
+            if self.topics.events(event_type.name) == letter.origin.topic:
+                record = ValueDecoder(self.registry).decode(value).record
+                if record is not None and isinstance(record.get(event_type.key), str):
+                    return str(record[event_type.key]).encode()
+        key = letter.message.key()
+        return key.encode() if isinstance(key, str) else key
 
-
-def _key(
-    project: Project, topics: Topics, letter: Letter, value: bytes | None, registry: SchemaRegistry
-) -> bytes | None:
-    """Return the key that belongs to the value: the changed record's, where an event's key field was changed."""
-    for event_type in project.event_types.values():
-        if topics.events(event_type.name) == letter.origin.topic:
-            record = ValueDecoder(registry).decode(value).record
-            if record is not None and isinstance(record.get(event_type.key), str):
-                return str(record[event_type.key]).encode()
-    key = letter.message.key()
-    return key.encode() if isinstance(key, str) else key
+    def _encode(self, topic: str, record: dict[str, Any]) -> bytes:
+        schemas = project_topic_schemas(self.project, self.topics)
+        if topic not in schemas:
+            msg = f"{topic} is no topic with a schema of project {self.project.name}; give --file with the bytes"
+            raise RefusedError(msg)
+        codec = RecordCodec(schemas[topic])
+        try:
+            body = codec.encode(codec.from_json(record))
+        except BadMessageError as error:
+            raise RefusedError(f"the record does not fit the schema: {error.reason}") from error
+        return frame(self.registry.schema_id(self.topics.subject(topic), schemas[topic]), body)
 
 
 def _json(content: bytes, file: Path) -> dict[str, Any]:

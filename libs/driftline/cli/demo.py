@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from driftline.cli.options import JsonOption
+from driftline.cli.reading import print_trace
 from driftline.cli.training import train_span
 from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
@@ -31,6 +32,7 @@ from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.instance_file import read_instance_file, read_instance_files
 from driftline.runtime.settings import PlatformSettings
 from driftline.runtime.supervisor import Supervisor
+from driftline.serving.tracing import trace_request
 
 SERVICES = ("ingest", "feature_store", "predictor")
 TRAINING_DAYS = 90
@@ -76,7 +78,8 @@ def demo(
         settings = PlatformSettings.from_environment()
         topics = settings.topics(loaded)
         create_topics(settings.kafka_config(), loaded, topics)
-        SchemaRegistry(settings.schema_registry_url).register_project(loaded, topics)
+        with SchemaRegistry(settings.schema_registry_url) as registry:
+            registry.register_project(loaded, topics)
         started = time.monotonic() - began
         first = start.date()
         trained = train_span(
@@ -117,7 +120,9 @@ def demo(
             else:
                 print_summary(console, summary)
                 console.print(f"Written to {path}", highlight=False)
-            _print_next(console, project, folder, findings.example)
+            if findings.example:
+                _show_trace(console, loaded, topics, settings, findings.example)
+            _print_next(console, loaded, folder, first + timedelta(days=days), findings.example)
             if keep_running:
                 _wait(console)
         finally:
@@ -149,10 +154,14 @@ def _play(
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        task = progress.add_task("play", total=len(plan.steps), at=plan.steps[0].at, asked=0)
+        task = progress.add_task("play", total=len(plan.steps), at=f"{plan.steps[0].at:%d %B %H:%M}", asked=0)
+
+        asked = 0
 
         def stepped(step: Step) -> None:
-            progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=step.requests.stop)
+            nonlocal asked
+            asked += len(step.requests)
+            progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=asked)
 
         return demonstrate(
             project,
@@ -222,18 +231,34 @@ def _fresh_folder(state: Path) -> Path:
     return folder
 
 
-def _print_next(console: Console, project: Path, folder: Path, request_id: str) -> None:
+def _show_trace(
+    console: Console, project: Project, topics: Topics, settings: PlatformSettings, request_id: str
+) -> None:
+    """Tell the story of one request of the play."""
+    with console.status("Tracing a request"), SchemaRegistry(settings.schema_registry_url) as registry:
+        trace = trace_request(project, topics, settings.kafka_config(), registry, request_id)
+    console.print()
+    print_trace(console, trace)
+
+
+def _print_next(console: Console, project: Project, folder: Path, end: date, request_id: str) -> None:
     """Show what to try next."""
     console.print("\nWhat to try next", style="bold")
+    view = project.request_views[0]
     for line in (
-        f"export DRIFTLINE_PROJECT={project} DRIFTLINE_STATE={folder}",
+        f"export DRIFTLINE_PROJECT={_short(project.folder)} DRIFTLINE_STATE={_short(folder)}",
         "driftline up",
         f"driftline trace {request_id}",
         "driftline dead-letters list",
         "driftline tail predictions --lines 3",
-        "driftline features get origin_departures JFK",
+        f"driftline features get {view.name} KEY --as-of {end}T00:00:00Z    (KEY: {view.entity.description})",
     ):
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    """Return a path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _wait(console: Console) -> None:

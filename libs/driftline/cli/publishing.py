@@ -98,9 +98,12 @@ def tail(
     settings, loaded = settings_for(project)
     topics = settings.topics(loaded)
     name = topic if topic in topics.all_of(loaded) or "." in topic else topics.stream(topic)
-    decoder = ValueDecoder(SchemaRegistry(settings.schema_registry_url))
     show = _show_json if as_json else _show
-    with TopicReader(settings.kafka_config(), [name]) as reader:
+    with (
+        SchemaRegistry(settings.schema_registry_url) as registry,
+        TopicReader(settings.kafka_config(), [name]) as reader,
+    ):
+        decoder = ValueDecoder(registry)
         if not from_beginning:
             # Markers of transactions take offsets too, so a few more are read than are shown.
             reader.seek_back(2 * lines + 10)

@@ -55,7 +55,9 @@ def _columnar(schema: Any) -> bool:
 
 def has_times(schema: Any) -> bool:
     """Tell whether a type in normal form holds timestamps or dates anywhere."""
-    return any(isinstance(leaf, dict) and leaf.get("logicalType") in _COLUMNAR_LOGICAL for leaf in leaves(schema))
+    return any(
+        isinstance(leaf, dict) and leaf.get("logicalType") in _COLUMNAR_LOGICAL for leaf in leaves(schema)
+    )
 
 
 def _repeats_a_name(schema: Any) -> bool:
@@ -89,7 +91,10 @@ def arrow_type(schema: Any, path: str = "") -> pa.DataType:
     if kind == "record":
         # Nullable inside: a null record has null fields.
         return pa.struct(
-            [pa.field(each["name"], arrow_type(each["type"], f"{path}.{each['name']}")) for each in schema["fields"]]
+            [
+                pa.field(each["name"], arrow_type(each["type"], f"{path}.{each['name']}"))
+                for each in schema["fields"]
+            ]
         )
     if kind == "array":
         return pa.list_(pa.field("item", arrow_type(schema["items"], f"{path}[]")))
@@ -108,7 +113,9 @@ def arrow_schema(schema: Mapping[str, Any]) -> pa.Schema:
     """
     return pa.schema(
         [
-            pa.field(field["name"], arrow_type(field["type"], field["name"]), nullable=_nullable(field["type"]))
+            pa.field(
+                field["name"], arrow_type(field["type"], field["name"]), nullable=_nullable(field["type"])
+            )
             for field in normal_form(schema)["fields"]
         ]
     )

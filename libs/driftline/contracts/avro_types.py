@@ -117,7 +117,7 @@ class _Reading:
         name = _full_name(schema["name"], schema.get("namespace", namespace))
         inner = name.rpartition(".")[0]
         if schema["type"] == "enum":
-            found = {"type": "enum", "name": name, "symbols": list(schema["symbols"])}
+            found: dict[str, Any] = {"type": "enum", "name": name, "symbols": list(schema["symbols"])}
             found |= {"default": schema["default"]} if "default" in schema else {}
         elif schema["type"] == "fixed":
             plain = {"type": "fixed", "name": name, "size": int(schema["size"])}

@@ -1,8 +1,8 @@
 """Thousands of framed Avro values to one Arrow batch and back, strictly, without a Python step per field.
 
-pyruhvro is fast but lenient (it lets trailing bytes and broken text through) and fails a whole batch for one bad
-row. So a decoded batch is encoded again and the lengths compared, text is validated, and what does not
-fit is halved until the bad rows stand alone; RecordCodec has the last word on each.
+pyruhvro is fast but lenient (it lets trailing bytes, broken text and numbers beyond their type through) and fails a
+whole batch for one bad row. So a decoded batch is encoded again and compared byte by byte; what does not come
+out the same is halved until the rows in doubt stand alone, and RecordCodec has the last word on each.
 """
 
 import itertools
@@ -10,23 +10,31 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyruhvro
 from numpy.typing import NDArray
 
-from driftline.contracts.arrow_types import arrow_schema, columnar
+from driftline.contracts.arrow_types import arrow_schema, columnar, has_times
+from driftline.contracts.arrow_values import for_columns, from_columns
 from driftline.contracts.avro_types import normal_form
+from driftline.contracts.projection import projection
 from driftline.contracts.record_codec import RecordCodec
-from driftline.contracts.wire import HEADER_BYTES, MAGIC, MAX_MESSAGE_BYTES, split
+from driftline.contracts.strict_bytes import RANGES
+from driftline.contracts.wire import HEADER_BYTES, MAGIC, MAX_MESSAGE_BYTES, frame, split
 from driftline.runtime.errors import BadMessageError, ConfigurationError
 
 #: Below so many rows it is cheaper to ask the single-record codec than to halve again.
 _ROW_BY_ROW = 8
 _PANIC = "PanicException"
+_HEADER = itemgetter(slice(0, HEADER_BYTES))
+_BODY = itemgetter(slice(HEADER_BYTES, None))
+
+Resolve = Callable[[int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,123 +60,143 @@ class BatchDecoder:
     ``resolve`` gives the schema of an id and raises BadMessageError for an unknown one.
     """
 
-    def __init__(self, reader_schema: Mapping[str, Any], resolve: Callable[[int], Mapping[str, Any]]) -> None:
-        self._reader = dict(reader_schema)
+    def __init__(self, reader_schema: Mapping[str, Any], resolve: Resolve) -> None:
         self._resolve = resolve
-        self._codec = RecordCodec(self._reader)
+        self._codec = RecordCodec(reader_schema)
         self._writers: dict[int, _WriterDecoder] = {}
-        self.schema = arrow_schema(self._reader)
+        self.schema = arrow_schema(reader_schema)
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
         """Decode values, each with its five-byte header; bad ones are isolated, the others go through."""
-        bad: list[BadRow] = []
-        groups: dict[bytes, list[int]] = defaultdict(list)
-        for index, value in enumerate(values):
-            if value is not None and HEADER_BYTES <= len(value) <= MAX_MESSAGE_BYTES and value[:1] == MAGIC:
-                groups[value[:HEADER_BYTES]].append(index)
-            else:
-                bad.append(_refusal(index, value))
-        tables, rows = [], []
-        for header, members in groups.items():
-            schema_id = int.from_bytes(header[1:], "big")
-            bodies = [values[index][HEADER_BYTES:] for index in members]  # type: ignore[index]
+        groups, bad = _grouped(values)
+        parts: list[_Part] = []
+        for header, (positions, bodies) in groups.items():
             try:
-                writer = self._writer(schema_id)
+                writer = self._writer(int.from_bytes(header[1:], "big"))
             except BadMessageError as error:
-                bad += [BadRow(index=index, error=error) for index in members]
+                bad += [BadRow(index=index, error=error) for index in positions.tolist()]
                 continue
-            positions = np.array(members, np.int64)
-            for table, good, failed in writer.decode(bodies):
-                tables.append(table)
-                rows.append(positions[good])
-                bad += [BadRow(index=members[row], error=error) for row, error in failed]
-        return self._together(tables, rows, bad)
-
-    def _together(
-        self, tables: list[pa.RecordBatch], rows: list[NDArray[np.int64]], bad: list[BadRow]
-    ) -> DecodedBatch:
+            parts += writer.decode(bodies, positions)
+        for part in parts:
+            bad += part.bad
         bad.sort(key=lambda row: row.index)
-        if not tables:
-            return DecodedBatch(table=_empty(self.schema), rows=np.empty(0, np.int64), bad=tuple(bad))
-        if len(tables) == 1:
-            return DecodedBatch(table=tables[0], rows=rows[0], bad=tuple(bad))
-        table = pa.Table.from_batches(tables).combine_chunks().to_batches()
-        positions = np.concatenate(rows)
-        merged = table[0] if table else _empty(self.schema)
-        order = np.argsort(positions, kind="stable")
-        return DecodedBatch(table=merged.take(pa.array(order)), rows=positions[order], bad=tuple(bad))
+        return DecodedBatch(**self._together([part for part in parts if len(part.rows)]), bad=tuple(bad))
+
+    def _together(self, parts: "list[_Part]") -> dict[str, Any]:
+        if not parts:
+            return {
+                "table": pa.RecordBatch.from_pylist([], schema=self.schema),
+                "rows": np.empty(0, np.int64),
+            }
+        if len(parts) == 1:
+            return {"table": parts[0].table, "rows": parts[0].rows}
+        table = pa.Table.from_batches([part.table for part in parts]).combine_chunks().to_batches()[0]
+        rows = np.concatenate([part.rows for part in parts])
+        if np.all(rows[1:] > rows[:-1]):
+            return {"table": table, "rows": rows}
+        order = np.argsort(rows, kind="stable")
+        return {"table": table.take(pa.array(order)), "rows": rows[order]}
 
     def _writer(self, schema_id: int) -> "_WriterDecoder":
         if schema_id not in self._writers:
-            schema = dict(self._resolve(schema_id))
             try:
-                normal_form(schema)
+                self._writers[schema_id] = _WriterDecoder(self._codec, self.schema, self._resolve(schema_id))
             except ConfigurationError as error:
-                raise BadMessageError(f"schema {schema_id}: {error}") from error
-            self._writers[schema_id] = _WriterDecoder(self._codec, self.schema, schema)
+                raise BadMessageError(f"schema {schema_id} is refused: {error}") from error
         return self._writers[schema_id]
 
 
-Part = tuple[pa.RecordBatch, NDArray[np.int64], list[tuple[int, BadMessageError]]]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    table: pa.RecordBatch
+    rows: NDArray[np.int64]
+    bad: list[BadRow]
 
 
 class _WriterDecoder:
     """Decodes bodies that were written with one schema."""
 
-    def __init__(self, reader: RecordCodec, reader_columns: pa.Schema, writer: Mapping[str, Any]) -> None:
+    def __init__(self, reader: RecordCodec, columns: pa.Schema, writer: Mapping[str, Any]) -> None:
         self._reader = reader
-        self._columns = reader_columns
-        self._writer = dict(writer)
-        self._text = json.dumps(self._writer)
-        self._projection = (
-            _projection(reader.schema, self._writer)
-            if columnar(self._writer) and columnar(reader.schema)
-            else None
-        )
+        self._columns = columns
+        self._writer = writer
+        self._text = json.dumps(writer)
+        normal = normal_form(writer)
+        if not isinstance(normal, dict) or normal["type"] != "record":
+            raise ConfigurationError("it is not a record's")
+        self._takes = projection(reader=reader.normal, writer=normal) if columnar(writer) else None
+        self._has_times = has_times(normal)
 
-    def decode(self, bodies: list[bytes]) -> list[Part]:
-        parts: list[Part] = []
-        self._decode(bodies, np.arange(len(bodies), dtype=np.int64), parts)
+    def decode(self, bodies: list[bytes], positions: NDArray[np.int64]) -> list[_Part]:
+        """Return the bodies' rows in parts; ``positions`` are theirs in the input."""
+        parts: list[_Part] = []
+        self._decode(bodies, positions, parts)
         return parts
 
-    def _decode(self, bodies: list[bytes], rows: NDArray[np.int64], parts: list[Part]) -> None:
-        table = self._columnar(bodies) if self._projection is not None else None
+    def _decode(self, bodies: list[bytes], positions: NDArray[np.int64], parts: list[_Part]) -> None:
+        table = self._columnar(bodies)
         if table is not None:
-            parts.append((table, rows, []))
-        elif self._projection is None or len(bodies) <= _ROW_BY_ROW:
-            parts.append(self._row_by_row(bodies, rows))
+            parts.append(_Part(table, positions, []))
+        elif self._takes is None or len(bodies) <= _ROW_BY_ROW:
+            parts.append(self._row_by_row(bodies, positions))
         else:
             middle = len(bodies) // 2
-            self._decode(bodies[:middle], rows[:middle], parts)
-            self._decode(bodies[middle:], rows[middle:], parts)
+            self._decode(bodies[:middle], positions[:middle], parts)
+            self._decode(bodies[middle:], positions[middle:], parts)
 
     def _columnar(self, bodies: list[bytes]) -> pa.RecordBatch | None:
-        """Return the rows as columns; None where any of them is not exactly what the schema says."""
+        """Return the rows as columns; None where any of them is in doubt."""
+        if self._takes is None:
+            return None
         try:
             table = pyruhvro.deserialize_array(bodies, self._text)
             table.validate(full=True)  # broken UTF-8
             again = pyruhvro.serialize_record_batch(table, self._text, 1)[0]
         except (ValueError, pa.ArrowInvalid):
             return None
-        except BaseException as error:
+        except BaseException as error:  # a Rust panic is no Exception
             if type(error).__name__ == _PANIC:
                 return None
             raise
+        # The same bytes with the same borders: then every row is exactly what the schema says.
+        offsets = _offsets(again)
         lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
-        if not np.array_equal(np.diff(_offsets(again)), lengths):
+        if not np.array_equal(np.diff(offsets), lengths):
             return None
-        projection = self._projection or []
-        return pa.RecordBatch.from_arrays([take(table) for take in projection], schema=self._columns)
+        if b"".join(bodies) != again.buffers()[2].to_pybytes()[offsets[0] : offsets[-1]]:
+            return None
+        if self._has_times and not all(_times_in_range(column) for column in table.columns):
+            return None
+        return pa.RecordBatch.from_arrays([take(table) for take in self._takes], schema=self._columns)
 
-    def _row_by_row(self, bodies: list[bytes], rows: NDArray[np.int64]) -> Part:
-        records, good, bad = [], [], []
-        for body, row in zip(bodies, rows.tolist(), strict=True):
+    def _row_by_row(self, bodies: list[bytes], positions: NDArray[np.int64]) -> _Part:
+        records: list[dict[str, Any]] = []
+        good: list[int] = []
+        bad: list[BadRow] = []
+        for body, index in zip(bodies, positions.tolist(), strict=True):
             try:
-                records.append(_plain_times(self._reader.decode(body, self._writer)))
-                good.append(row)
+                records.append(for_columns(self._reader.decode(body, self._writer)))
+                good.append(index)
             except BadMessageError as error:
-                bad.append((row, error))
-        return pa.RecordBatch.from_pylist(records, schema=self._columns), np.array(good, np.int64), bad
+                bad.append(BadRow(index=index, error=error))
+        try:
+            table = pa.RecordBatch.from_pylist(records, schema=self._columns)
+        except (pa.ArrowException, ArithmeticError) as error:  # like a decimal of too many digits
+            if len(bodies) > 1:
+                return self._one_by_one(bodies, positions)
+            reason = BadMessageError(f"a value does not fit its column: {error}")
+            return _Part(_empty(self._columns), np.empty(0, np.int64), [BadRow(index=good[0], error=reason)])
+        return _Part(table, np.array(good, np.int64), bad)
+
+    def _one_by_one(self, bodies: list[bytes], positions: NDArray[np.int64]) -> _Part:
+        parts = [self._row_by_row([body], positions[at : at + 1]) for at, body in enumerate(bodies)]
+        table = pa.Table.from_batches([part.table for part in parts]).combine_chunks()
+        rows = np.concatenate([part.rows for part in parts])
+        return _Part(
+            (table.to_batches() or [_empty(self._columns)])[0],
+            rows,
+            [row for part in parts for row in part.bad],
+        )
 
 
 class BatchEncoder:
@@ -176,126 +204,88 @@ class BatchEncoder:
 
     def __init__(self, schema: Mapping[str, Any], schema_id: int) -> None:
         self._text = json.dumps(schema)
-        self._header = MAGIC + schema_id.to_bytes(4, "big")
+        self._id = schema_id
         self._columnar = columnar(schema)
         self._codec = RecordCodec(schema)
         self.schema = arrow_schema(schema)
 
     def encode(self, table: pa.RecordBatch) -> list[bytes]:
-        """Return one framed value per row. The batch has the schema's columns, in its order."""
+        """Return one framed value per row. The batch has the schema's columns, in its order.
+
+        Raises
+        ------
+        ValueError
+            For other columns, and for nulls where the schema has none: a mistake of the caller's.
+        """
+        self._check(table)
         if not table.num_rows:
             return []
         if not self._columnar:
-            records = table.to_pylist(maps_as_pydicts="strict")
-            return [self._header + self._codec.encode(_utc_times(record)) for record in records]
+            return [frame(self._id, self._codec.encode(record)) for record in from_columns(table)]
         array = pyruhvro.serialize_record_batch(table, self._text, 1)[0]
         body = array.buffers()[2].to_pybytes()
-        offsets = _offsets(array).tolist()
-        header = self._header
-        return [header + body[start:stop] for start, stop in itertools.pairwise(offsets)]
+        header = frame(self._id, b"")
+        return [header + body[start:stop] for start, stop in itertools.pairwise(_offsets(array).tolist())]
+
+    def _check(self, table: pa.RecordBatch) -> None:
+        for wanted, found in itertools.zip_longest(self.schema, table.schema):
+            if wanted is None or found is None or wanted.name != found.name or wanted.type != found.type:
+                raise ValueError(f"the schema wants the column {wanted}, the batch has {found}")
+            if not wanted.nullable and table.column(wanted.name).null_count:
+                raise ValueError(f"the column {wanted.name} holds nulls; the schema allows none")
 
 
-def _offsets(array: pa.Array) -> NDArray[np.int64]:
-    return np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1].astype(
-        np.int64
-    )
-
-
-def _refusal(index: int, value: bytes | None) -> BadRow:
-    try:
-        split(value)
-    except BadMessageError as error:
-        return BadRow(index=index, error=error)
-    raise AssertionError("a value that passes was refused")
+def _grouped(
+    values: Sequence[bytes | None],
+) -> tuple[dict[bytes, tuple[NDArray[np.int64], list[bytes]]], list[BadRow]]:
+    """Return positions and bodies by header, and the rows that have no good one."""
+    try:  # nearly always all values have one header: no Python step per row
+        headers = set(map(_HEADER, values))  # type: ignore[arg-type]
+        alike = len(headers) == 1 and max(map(len, values)) <= MAX_MESSAGE_BYTES  # type: ignore[arg-type]
+    except TypeError:  # a null
+        alike = False
+    if alike:
+        header = headers.pop()
+        if len(header) == HEADER_BYTES and header[:1] == MAGIC:
+            return {header: (np.arange(len(values), dtype=np.int64), list(map(_BODY, values)))}, []  # type: ignore[arg-type]
+    bad: list[BadRow] = []
+    groups: dict[bytes, tuple[list[int], list[bytes]]] = defaultdict(lambda: ([], []))
+    for index, value in enumerate(values):
+        try:
+            _, body = split(value)
+        except BadMessageError as error:
+            bad.append(BadRow(index=index, error=error))
+            continue
+        positions, bodies = groups[value[:HEADER_BYTES]]  # type: ignore[index]
+        positions.append(index)
+        bodies.append(body)
+    return {header: (np.array(rows, np.int64), bodies) for header, (rows, bodies) in groups.items()}, bad
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _projection(
-    reader: Mapping[str, Any], writer: Mapping[str, Any]
-) -> list[Callable[[pa.RecordBatch], pa.Array]] | None:
-    """Return for each of the reader's columns how to take it from the writer's; None where columns will not do."""
-    written = {field["name"]: field for field in writer["fields"]}
-    takes: list[Callable[[pa.RecordBatch], pa.Array]] = []
-    for field, column in zip(reader["fields"], arrow_schema(reader), strict=True):
-        known = [written[alias] for alias in (field["name"], *field.get("aliases", ())) if alias in written]
-        if not known:
-            if "default" not in field or (
-                field["default"] is not None and not isinstance(field["default"], str | int | float | bool)
-            ):
-                return None
-            takes.append(_constant(field["default"], column.type))
-        elif _same(known[0]["type"], field["type"]):
-            takes.append(_column(known[0]["name"]))
-        elif (
-            _flat(known[0]["type"])
-            and _flat(field["type"])
-            and not (isinstance(known[0]["type"], list) and not isinstance(field["type"], list))
-        ):
-            takes.append(_cast(known[0]["name"], column.type))
-        else:
-            return None
-    return takes
+def _offsets(array: pa.Array) -> NDArray[np.int64]:
+    every = np.frombuffer(array.buffers()[1], np.int32)
+    return every[array.offset : array.offset + len(array) + 1].astype(np.int64)
 
 
-def _same(left: Any, right: Any) -> bool:
-    return bool(_without_docs(left) == _without_docs(right))
-
-
-def _without_docs(schema: Any) -> Any:
-    if isinstance(schema, list):
-        branches = [_without_docs(branch) for branch in schema]
-        return sorted(branches, key=str)  # ["null", T] and [T, "null"] are the same column
-    if isinstance(schema, Mapping):
-        if set(schema) == {"type"}:
-            return _without_docs(schema["type"])
-        return {
-            name: _without_docs(value) if name in {"type", "items", "values"} else value
-            for name, value in schema.items()
-            if name not in {"doc", "aliases"}
-        }
-    return schema
-
-
-def _flat(schema: Any) -> bool:
-    if isinstance(schema, list):
-        return all(branch == "null" or _flat(branch) for branch in schema)
-    return schema in {"int", "long", "float", "double"} or (
-        isinstance(schema, Mapping)
-        and schema.get("type") in {"int", "long", "float", "double"}
-        and "logicalType" not in schema
-    )
-
-
-def _column(name: str) -> Callable[[pa.RecordBatch], pa.Array]:
-    return lambda table: table.column(name)
-
-
-def _cast(name: str, kind: pa.DataType) -> Callable[[pa.RecordBatch], pa.Array]:
-    return lambda table: table.column(name).cast(kind, safe=False)
-
-
-def _constant(value: Any, kind: pa.DataType) -> Callable[[pa.RecordBatch], pa.Array]:
-    return lambda table: pa.repeat(pa.scalar(value, kind), table.num_rows)
-
-
-def _plain_times(value: Any) -> Any:
-    """Return a record with its times without a zone, in UTC, as the columns have them."""
-    return _with_times(value, lambda time: time.astimezone(UTC).replace(tzinfo=None))
-
-
-def _utc_times(value: Any) -> Any:
-    """Return a record with its times in UTC, as fastavro wants them."""
-    return _with_times(value, lambda time: time.replace(tzinfo=UTC))
-
-
-def _with_times(value: Any, change: Callable[[datetime], datetime]) -> Any:
-    if isinstance(value, datetime):
-        return change(value)
-    if isinstance(value, dict):
-        return {name: _with_times(item, change) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_with_times(item, change) for item in value]
-    return value
+def _times_in_range(array: pa.Array) -> bool:
+    """Tell whether all times in a column, at any depth, can be written as a date."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return all(_times_in_range(array.field(index)) for index in range(kind.num_fields))
+    if pa.types.is_list(kind):
+        return _times_in_range(array.values)
+    if pa.types.is_map(kind):
+        return _times_in_range(array.items)
+    if pa.types.is_timestamp(kind):
+        least, largest = RANGES["timestamp-micros" if kind.unit == "us" else "timestamp-millis"]
+        found = pc.min_max(array.view(pa.int64())).as_py()
+    elif pa.types.is_date32(kind):
+        least, largest = RANGES["date"]
+        found = pc.min_max(array.view(pa.int32())).as_py()
+    else:
+        return True
+    return found["min"] is None or (least <= found["min"] and found["max"] <= largest)

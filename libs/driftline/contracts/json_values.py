@@ -1,6 +1,5 @@
 """Records from JSON and to JSON. A value that does not fit is refused with the path of its field."""
 
-import base64
 import math
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,10 +20,10 @@ _SHOWN = 60
 class _Misfit(Exception):  # noqa: N818 - never leaves this file
     """``steps`` is the path from the outside to the value, filled in on the way out."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.steps: list[str] = []
+        self.steps = list(steps)
 
 
 def from_json(schema: Any) -> Callable[[Any], dict[str, Any]]:
@@ -50,7 +49,7 @@ def from_json(schema: Any) -> Callable[[Any], dict[str, Any]]:
 
 
 def to_json(value: Any) -> Any:
-    """Return a decoded value as JSON can hold it: times in ISO 8601, bytes in Base64, no NaN.
+    """Return a decoded value as JSON can hold it: times in ISO 8601, bytes as code points, no NaN.
 
     >>> to_json({"at": datetime(2013, 4, 1, 12, tzinfo=UTC), "x": float("nan")})
     {'at': '2013-04-01T12:00:00Z', 'x': None}
@@ -64,7 +63,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
+        return value.decode("iso-8859-1")
     if isinstance(value, uuid.UUID | Decimal):
         return str(value)
     if isinstance(value, Mapping):
@@ -78,7 +77,9 @@ def default_of(schema: Any, default: Any) -> Any:
     """Return the value that a field's default means; in a schema, bytes are a text of code points up to 255."""
     first = schema[0] if isinstance(schema, list) else schema
     kind = first if isinstance(first, str) else first["type"]
-    return default.encode("iso-8859-1") if kind in {"bytes", "fixed"} and isinstance(default, str) else default
+    return (
+        default.encode("iso-8859-1") if kind in {"bytes", "fixed"} and isinstance(default, str) else default
+    )
 
 
 def _wanted(what: str, value: Any) -> _Misfit:
@@ -127,13 +128,10 @@ def _record(schema: Mapping[str, Any]) -> Convert:
             elif name in defaults:
                 found[name] = defaults[name]
             else:
-                misfit = _Misfit("the field is missing")
-                misfit.steps.append(f".{name}")
-                raise misfit
+                raise _Misfit("the field is missing", f".{name}")
         if not value.keys() <= converts.keys():
-            misfit = _Misfit("no such field")
-            misfit.steps.append(f".{next(str(name) for name in value if name not in converts)[:_SHOWN]}")
-            raise misfit
+            unknown = next(str(name) for name in value if name not in converts)
+            raise _Misfit("no such field", f".{unknown[:_SHOWN]}")
         return found
 
     return record
@@ -149,7 +147,9 @@ def _union(schema: list[Any]) -> Convert:
                 return convert(value)
             except _Misfit:
                 continue
-        names = " or ".join(b if isinstance(b, str) else b.get("logicalType", b["type"]) for b in branches(schema))
+        names = " or ".join(
+            b if isinstance(b, str) else b.get("logicalType", b["type"]) for b in branches(schema)
+        )
         raise _wanted(names, value)
 
     convert = converts[0] if len(converts) == 1 else several
@@ -249,17 +249,17 @@ def _string(value: Any) -> str:
 def _bytes(value: Any) -> bytes:
     try:
         if isinstance(value, str):
-            return base64.b64decode(value, validate=True)
-    except ValueError:
+            return value.encode("iso-8859-1")
+    except UnicodeEncodeError:
         pass
-    raise _wanted("bytes in Base64", value)
+    raise _wanted("bytes, written as code points up to 255,", value)
 
 
 def _fixed(size: int) -> Convert:
     def fixed(value: Any) -> bytes:
         found = _bytes(value)
         if len(found) != size:
-            raise _wanted(f"{size} bytes in Base64", value)
+            raise _wanted(f"{size} bytes, written as code points up to 255,", value)
         return found
 
     return fixed
@@ -338,5 +338,5 @@ _LOGICAL: dict[str, Convert] = {
     "date": _iso("an ISO 8601 date", date.fromisoformat),
     "time-micros": _iso("an ISO 8601 time of day", time.fromisoformat),
     "time-millis": _iso("an ISO 8601 time of day", time.fromisoformat),
-    "uuid": _iso("a UUID", lambda text: uuid.UUID(text)),
+    "uuid": _iso("a UUID", uuid.UUID),
 }

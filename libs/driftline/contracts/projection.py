@@ -25,10 +25,7 @@ def projection(*, reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[
     takes: list[Take] = []
     for field in reader["fields"]:
         name = next((one for one in (field["name"], *field.get("aliases", ())) if one in written), None)
-        if name is None:
-            take = _default(field)
-        else:
-            take = _resolved(name, written[name], field["type"])
+        take = _default(field) if name is None else _resolved(name, written[name], field["type"])
         if take is None:
             return None
         takes.append(take)
@@ -56,16 +53,20 @@ def _resolved(name: str, written: Any, read: Any) -> Take | None:
 
 def _same(old: Any, new: Any) -> bool:
     """Tell whether two types have the same columns and the same values; order of null and texts aside."""
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and _same(branches(old), branches(new)) if len(old) == 2 else old == new
-    if isinstance(old, str) or isinstance(new, str) or isinstance(old, list) or isinstance(new, list):
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) == 2:
+        left, right = branches(old), branches(new)
+        return len(left) == len(right) == 1 and _same(left[0], right[0])
+    if not isinstance(old, dict) or not isinstance(new, dict):
         return bool(old == new)
-    if old["type"] != new["type"] or old.get("logicalType") != new.get("logicalType"):
+    if any(_plain(old, name) != _plain(new, name) for name in ("type", "logicalType", "name")):
         return False
     kind = old["type"]
     if kind == "record":
-        return [field["name"] for field in old["fields"]] == [field["name"] for field in new["fields"]] and all(
-            _same(left["type"], right["type"]) for left, right in zip(old["fields"], new["fields"], strict=True)
+        return [field["name"] for field in old["fields"]] == [
+            field["name"] for field in new["fields"]
+        ] and all(
+            _same(left["type"], right["type"])
+            for left, right in zip(old["fields"], new["fields"], strict=True)
         )
     if kind == "enum":
         return set(old["symbols"]) <= set(new["symbols"])
@@ -73,3 +74,8 @@ def _same(old: Any, new: Any) -> bool:
         inner = "items" if kind == "array" else "values"
         return _same(old[inner], new[inner])
     return "logicalType" in old or bool(old == new)
+
+
+def _plain(schema: Mapping[str, Any], name: str) -> str:
+    """Return a text of a schema; of full names the last part, which is what resolution compares."""
+    return str(schema.get(name)).rpartition(".")[2]

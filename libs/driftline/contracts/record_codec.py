@@ -22,6 +22,8 @@ _FASTAVRO_ERRORS = (
     AssertionError,
     fastavro.read.SchemaResolutionError,
 )
+#: How much of an error's text is kept; some hold a whole schema.
+_SHOWN = 200
 
 
 class RecordCodec:
@@ -63,7 +65,9 @@ class RecordCodec:
         try:
             record = fastavro.schemaless_reader(io.BytesIO(body), written.parsed, reader)
         except _FASTAVRO_ERRORS as error:
-            raise BadMessageError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+            raise BadMessageError(
+                f"cannot be decoded: {str(error)[:_SHOWN] or type(error).__name__}"
+            ) from error
         return dict(record)  # type: ignore[arg-type]
 
     def from_json(self, value: Any) -> dict[str, Any]:
@@ -104,5 +108,9 @@ class _Writer:
         self.check: Callable[[bytes], None] = strict_check(normal)
         try:
             self.parsed = fastavro.parse_schema(dict(schema))
-        except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, ValueError) as error:
-            raise ConfigurationError(f"the schema is wrong: {error}") from error
+        except (
+            fastavro.schema.SchemaParseException,
+            fastavro.schema.UnknownType,
+            *_FASTAVRO_ERRORS,
+        ) as error:
+            raise ConfigurationError(f"fastavro does not take the schema: {str(error)[:_SHOWN]}") from error

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -106,6 +106,18 @@ class SchemaRegistry:
         for topic, schema in schemas.items():
             self.check(topics.subject(topic), schema)
         return {topic: self.register(topics.subject(topic), schema) for topic, schema in schemas.items()}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        """Return the registry, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close the connections."""
+        self.close()
 
     def _accepts(self, subject: str, schema: Mapping[str, Any]) -> bool:
         return self._call(

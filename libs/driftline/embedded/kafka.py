@@ -5,7 +5,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -38,10 +38,10 @@ _SETTINGS = {
     # A killed producer's open transaction holds read_committed consumers up: look for it every second.
     "transaction.max.timeout.ms": "900000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "group.initial.rebalance.delay.ms": "0",
     # After a kill the controller refuses the broker until its old session is over (9 s by default).
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     # Larger than our own limit, so that an oversized record meets it and becomes a dead letter.
     "message.max.bytes": "4194304",
@@ -131,7 +131,11 @@ class Kafka(Part):
         if not answers(self.ports["kafka"]):
             return False
         if self._admin is None:
-            quiet = {"log_level": 0, "error_cb": lambda _error: None, "socket.timeout.ms": 5000}
+            quiet: dict[str, Any] = {
+                "log_level": 0,
+                "error_cb": lambda _error: None,
+                "socket.timeout.ms": 5000,
+            }
             self._admin = AdminClient({"bootstrap.servers": self.bootstrap, **quiet})
         try:
             metadata = self._admin.list_topics(timeout=2)

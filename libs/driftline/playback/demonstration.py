@@ -1,6 +1,7 @@
 """A whole demonstration on running services: plan, play, read back, reconcile, compare, judge."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
-from driftline.features.online import OnlineStore
+from driftline.features.online import OnlineStore, connect
 from driftline.models.bundle import Quality
 from driftline.playback.errors import PlaybackError
 from driftline.playback.journal import Journal, read_journal
@@ -79,26 +80,23 @@ def demonstrate(
     PlaybackError
         Where the play cannot go on.
     """
-    registry = SchemaRegistry(platform.registry_url)
     partitions = {
         name: topics.all_of(project)[topics.events(name)].partitions for name in project.event_types
     }
-    endpoints = Endpoints(
-        kafka=platform.kafka,
-        registry=registry,
-        store=OnlineStore(platform.redis_url, prefix=topics.prefix, project=project, partitions=partitions),
-        ingest_url=platform.ingest_url,
-        predictor_url=platform.predictor_url,
-        watchdog=platform.watchdog,
-    )
-    before = read_service_counts(platform.urls)
-    player = Player(project, model, topics, endpoints)
-    try:
-        played = player.play(plan, progress)
-    finally:
-        player.close()
-    counted = subtract(read_service_counts(platform.urls), before)
-    journal = read_journal(platform.kafka, project, topics, registry, played.began)
+    with SchemaRegistry(platform.registry_url) as registry, connect(platform.redis_url) as client:
+        endpoints = Endpoints(
+            kafka=platform.kafka,
+            registry=registry,
+            store=OnlineStore(client, prefix=topics.prefix, project=project, partitions=partitions),
+            ingest_url=platform.ingest_url,
+            predictor_url=platform.predictor_url,
+            watchdog=platform.watchdog,
+        )
+        before = read_service_counts(platform.urls)
+        with closing(Player(project, model, topics, endpoints)) as player:
+            played = player.play(plan, progress)
+        counted = subtract(read_service_counts(platform.urls), before)
+        journal = read_journal(platform.kafka, project, topics, registry, played.began)
     return Findings(
         counts=reconcile(journal, played.sent, played.requested, counted),
         http=Percentiles.of(played.http_ms),

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,8 +90,8 @@ class Supervisor:
     state
         Where ports, logs and ``run/supervisor.json`` are written.
     services
-        Names of packages below ``services``, the entrance (ingest) first; a mapping gives the number of
-        instances of each.
+        Names of packages below ``services``, the entrance (ingest) first; one that is named twice runs
+        twice, or a mapping gives the number of instances of each.
     environment
         Variables of the services, over those of this process.
     first_pause
@@ -108,11 +109,16 @@ class Supervisor:
         first_pause: float = 0.5,
         package: str = "services",
     ) -> None:
-        counts = services if isinstance(services, Mapping) else dict.fromkeys(services, 1)
+        counts = services if isinstance(services, Mapping) else Counter(services)
         self._state = state.resolve()
         self._package = package
         self._environment = {**os.environ, **environment, "DRIFTLINE_STATE": str(self._state)}
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes restarts faster
+        # One thread each: the processes share the machine, and their matrices are small.
+        self._environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+        self._environment.setdefault("OMP_NUM_THREADS", "1")
+        # Batches are small and the cores are shared: threads inside numpy would only get in each other's way.
+        self._environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._first_pause = first_pause
         self._instances = {
             f"{service}-{number}": _Instance(name=f"{service}-{number}", service=service)
@@ -135,8 +141,8 @@ class Supervisor:
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
 
-    def wait_ready(self, timeout: float = 60) -> None:
-        """Return when every process is ready.
+    def wait_ready(self, timeout: float = 60, *, but: Collection[str] = ()) -> None:
+        """Return when every process is ready; those of the services in ``but`` need not be.
 
         Raises
         ------
@@ -144,7 +150,7 @@ class Supervisor:
             One is not, or has failed for good: with its reason and the end of its log.
         """
         until = time.monotonic() + timeout
-        waiting = list(self._instances)
+        waiting = [name for name, item in self._instances.items() if item.service not in but]
         while waiting:
             for name in waiting:
                 status = self.status(name)
@@ -179,12 +185,18 @@ class Supervisor:
         return pid
 
     def kill(self, instance: str, signal_number: int = signal.SIGKILL) -> int:
-        """Send a signal (SIGKILL, SIGSTOP, SIGCONT ...) and return the pid; what ends is started again."""
+        """Send a signal (SIGKILL, SIGSTOP, SIGCONT ...) and return the pid; what ends is started again.
+
+        After SIGKILL the process is gone when this returns.
+        """
         with self._lock:
             item = self._find(instance)
             if item.process is None or item.process.poll() is not None:
                 raise UnavailableError(f"{instance} does not run")
             item.process.send_signal(signal_number)
+            if signal_number == signal.SIGKILL:
+                item.process.wait(10)
+                self._forget_port(item)
             return item.process.pid
 
     def restart(self, instance: str) -> None:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
-from driftline.features import OnStale
-from driftline.features.online import OnlineStore
+from driftline.features import FeatureView, OnStale
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
-from driftline.project import Project
+from driftline.project import InputType, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError

@@ -54,6 +54,11 @@ class ModelRack:
             if name not in self._loaded
         }
 
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Models whose newly activated version cannot be used, so that the old one still serves."""
+        return dict(self._broken)
+
     def refresh(self) -> None:
         """Load what was activated since the last call."""
         with self._lock:
@@ -65,6 +70,7 @@ class ModelRack:
         try:
             version = active_version(self._folder, name)
             if version is None or (held is not None and held.version == version):
+                self._broken.pop(name, None)
                 return
             bundle = load_active(self._folder, name)
             if bundle is None:

@@ -281,7 +281,7 @@ def world(kafka: str, registry_url: str, redis_url: str, unique: str) -> Iterato
         schema_id=schema_id,
         client=client,
     )
-    registry._client.close()
+    registry.close()
     for key in client.scan_iter(f"dl:{{{project.name}.*", count=5_000):
         client.unlink(key)
     client.close()

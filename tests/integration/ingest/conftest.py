@@ -78,10 +78,9 @@ def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Iterator
     registry = SchemaRegistry(registry_url)
     registry.register_project(project, topics)
     yield Shop(project=project, topics=topics, registry=registry, settings=settings)
-    registry._client.close()
-    for future in (
-        AdminClient({"bootstrap.servers": kafka}).delete_topics(list(topics.all_of(project))).values()
-    ):
+    registry.close()
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.delete_topics(list(topics.all_of(project))).values():
         future.result(20)
 
 
