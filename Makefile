@@ -42,6 +42,7 @@ down: ## stop what `make up` started
 	$(BIN)/driftline down
 
 clean: ## remove the environment, the state and the caches of tools
+	@test ! -x $(BIN)/driftline || $(BIN)/driftline down --state $(STATE)
 	rm -rf .venv $(STATE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/uv:

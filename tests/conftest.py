@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Before scikit-learn is loaded: threads that wait by spinning make small fits slower on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _OURS = ("DRIFTLINE_", "KAFKA_", "SCHEMA_REGISTRY_", "REDIS_")
 _KEPT = {"DRIFTLINE_CACHE", "DRIFTLINE_MAVEN_REPOSITORY"}
 

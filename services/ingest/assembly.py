@@ -24,10 +24,8 @@ _log = get_logger(__name__)
 _RETRY_SECONDS = 1.0
 
 
-def build_app(settings: IngestSettings, health: Health, *, registry: SchemaRegistry | None = None) -> FastAPI:
+def build_app(settings: IngestSettings, health: Health) -> FastAPI:
     """Return the application. It connects when it starts, and waits for what is not there yet.
-
-    ``registry`` is made from the settings unless given; whoever gives one closes it.
 
     Raises
     ------
@@ -36,19 +34,19 @@ def build_app(settings: IngestSettings, health: Health, *, registry: SchemaRegis
     """
     project = load_project(settings.project)
     topics = settings.topics(project)
-    schemas = registry or SchemaRegistry(settings.schema_registry_url)
     state = IngestState(project, topics, max_events=settings.max_events)
 
     async def open_when_possible() -> None:
-        while state.channels is None:
-            try:
-                state.channels = await asyncio.to_thread(
-                    open_channels, project, topics, schemas, SystemClock()
-                )
-            except (UnavailableError, ConfigurationError) as error:
-                # Services start in any order: the schemas may be registered a moment later.
-                health.set("registry", False, str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
+        with SchemaRegistry(settings.schema_registry_url) as registry:
+            while state.channels is None:
+                try:
+                    state.channels = await asyncio.to_thread(
+                        open_channels, project, topics, registry, SystemClock()
+                    )
+                except (UnavailableError, ConfigurationError) as error:
+                    # Services start in any order: the schemas may be registered a moment later.
+                    health.set("registry", False, str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
         health.set("registry", True)
         _log.info("ready for events", event_types=sorted(state.channels))
 

@@ -50,8 +50,7 @@ async def publish(producer: AcknowledgedProducer, channel: EventChannel, events:
     BackpressureError
         Before anything is sent, where there is no room for all.
     """
-    if len(events) > producer.room:
-        raise BackpressureError(f"{producer.in_flight} events wait for the broker, come again")
+    producer.check_room(len(events))
     sendings = _send_all(producer, channel, events)
     try:
         results = [await _settled(sending) for sending in sendings]

@@ -1,107 +1,173 @@
 """The predictor over HTTP: predictions, features, models."""
 
 import asyncio
-import math
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Path, Query
-from starlette.responses import JSONResponse
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
 
 from driftline.contracts import prediction_fields as fields
 from driftline.features.online import OnlineStore
-from driftline.project import Project
+from driftline.project import ModelDeclaration, Project
 from driftline.runtime.clock import Clock
-from driftline.runtime.errors import RefusedError, UnavailableError
-from driftline.runtime.problem import problem_responses
+from driftline.runtime.errors import DriftlineError, RefusedError, UnavailableError
+from driftline.runtime.http import read_json
+from driftline.runtime.logging import get_logger, log_context
+from driftline.runtime.problem import field_errors, problem, problem_of, problem_responses
 from driftline.serving.rack import ModelRack
-from services.predictor.answers import PredictionAnswer, PredictionBody, add_inputs, answer_of, request_record
+from services.predictor.answers import answer_of, features_of, models_of
 from services.predictor.batching import HttpBatches
+from services.predictor.documentation import answer_response, request_schema
+from services.predictor.requests import ReadRequest, WrongValueError, read_instant_us, read_request
 
-_VIEW_STATUS = ("fresh", "stale", "missing")
+_log = get_logger(__name__)
+
+_ANSWERED, _REFUSED, _ = fields.STATUSES
 
 
-def add_routes(
-    app: FastAPI, project: Project, *, batches: HttpBatches, store: OnlineStore, rack: ModelRack, clock: Clock
-) -> None:
-    """Add the predictor's routes to an application."""
+class PredictorState:
+    """What the routes need; the batches appear once the registry has answered, for without it nothing is logged."""
 
-    @app.post(
+    def __init__(self, project: Project, store: OnlineStore, rack: ModelRack, clock: Clock) -> None:
+        self.project = project
+        self.store = store
+        self.rack = rack
+        self.clock = clock
+        self.batches: HttpBatches | None = None
+
+    def logging(self) -> HttpBatches:
+        """Return what predicts and logs; raise UnavailableError while it is not there yet."""
+        if self.batches is None:
+            raise UnavailableError("the predictor is starting: the schema registry has not answered yet")
+        return self.batches
+
+
+def predictor_routes(state: PredictorState) -> APIRouter:
+    """Return the routes. Each model is documented with its own entities and inputs."""
+    router = APIRouter()
+
+    async def predict(model: str, request: Request) -> Response:
+        batches = state.logging()
+        try:
+            body, unreadable = await read_json(request), None
+        except RefusedError as error:
+            body, unreadable = {}, error
+        read = read_request(state.project, model, body, state.clock.now_us())
+        with log_context(request_id=read.id):
+            if unreadable is not None:
+                return await _refuse(batches, read, unreadable)
+            if read.mistakes:
+                return await _refuse(batches, read, None)
+            return await _predict(batches, read, state.project.models.get(model))
+
+    for declaration in state.project.models.values():
+        _document(router, declaration, predict)
+    router.add_api_route(
         "/v1/models/{model}/predictions",
-        tags=["predictions"],
-        summary="Ask for a prediction",
-        description="The answer is sent after its record is in the log. Refusals and failures are logged too.",
-        response_model=PredictionAnswer,
-        responses=problem_responses(404, 422, 429),
+        predict,
+        methods=["POST"],
+        include_in_schema=False,  # the models are listed one by one; this one answers 404 with their names
     )
-    async def predict(
-        model: Annotated[str, Path(max_length=100, description="Name of the model.")], body: PredictionBody
-    ) -> JSONResponse:
-        record = request_record(project, model, body, clock.now_us())
-        declaration = project.models.get(model)
-        wrong = add_inputs(record, declaration, body) if declaration is not None else None
-        if wrong is not None:
-            await batches.refuse(record, wrong)
-            raise RefusedError(f"{wrong} (request {record[fields.REQUEST_ID]})")
-        logged = await batches.predict(record)
-        if logged[fields.STATUS] == "REFUSED":
-            status = 404 if declaration is None else 422
-            raise RefusedError(f"{logged[fields.ERROR]} (request {logged[fields.REQUEST_ID]})", status=status)
-        if logged[fields.STATUS] == "FAILED" or declaration is None:
-            raise UnavailableError(f"{logged[fields.ERROR]} (request {logged[fields.REQUEST_ID]})")
-        return JSONResponse(answer_of(declaration, logged))
 
-    @app.get(
+    @router.get(
         "/v1/features/{view}/{entity}",
         tags=["features"],
         summary="Read an entity's features",
         description="The values of a feature view as they would be served, with their age.",
         responses=problem_responses(404, 422),
+        response_class=Response,
     )
     async def features(
-        view: Annotated[str, Path(description="Name of the feature view.")],
-        entity: Annotated[str, Path(description="The entity's key.")],
+        view: str,
+        entity: str,
         as_of: Annotated[
-            datetime | None, Query(description="ISO 8601 with an offset; now if absent.")
+            str | None,
+            Query(description="ISO 8601 with an offset; now if absent.", examples=["2013-04-01T12:00:00Z"]),
         ] = None,
-    ) -> dict[str, Any]:
-        declared = project.views.get(view)
+    ) -> Response:
+        declared = state.project.views.get(view)
         if declared is None:
-            known = ", ".join(sorted(project.views))
-            raise RefusedError(f"no feature view is named {view!r}; known are: {known}", status=404)
-        if as_of is not None and as_of.tzinfo is None:
-            raise RefusedError("as_of: give the offset too (end it with Z for UTC)")
-        instant = clock.now_us() if as_of is None else int(as_of.timestamp() * 1_000_000)
-        (read,) = await asyncio.to_thread(store.read, [(declared, [entity])], np.array([instant], np.int64))
-        age_us = int(read.age_us[0])
-        return {
-            "view": declared.name,
-            "version": declared.version,
-            "entity": entity,
-            "as_of": datetime.fromtimestamp(instant / 1e6, UTC).isoformat().replace("+00:00", "Z"),
-            "age_ms": None if age_us < 0 else age_us // 1_000,
-            "status": _VIEW_STATUS[int(read.status[0])],
-            "values": {
-                one.name: None if math.isnan(value) else value
-                for one, value in zip(declared.features, read.values[0].tolist(), strict=True)
-            },
-        }
+            known = ", ".join(sorted(state.project.views))
+            msg = f"no feature view is named {view[:100]!r}; known are: {known}"
+            raise RefusedError(msg, status=404, title="Unknown feature view")
+        try:
+            instant_us = state.clock.now_us() if as_of is None else read_instant_us(as_of)
+        except WrongValueError as error:
+            return field_errors([(("query", "as_of"), str(error))])
+        wanted = [(declared, [entity])]
+        (read,) = await asyncio.to_thread(state.store.read, wanted, np.array([instant_us], np.int64))
+        return _json(features_of(declared, entity, instant_us, read))
 
-    @app.get("/v1/models", tags=["predictions"], summary="List the models and their active versions")
-    async def models() -> dict[str, Any]:
-        listed = []
-        for name, declaration in project.models.items():
-            loaded = rack.get(name)
-            listed.append(
-                {
-                    "name": name,
-                    "description": declaration.description,
-                    "version": loaded.version if loaded else None,
-                    "problem": rack.missing.get(name),
-                    "entities": [entity.name for entity in declaration.entities],
-                    "inputs": {one.name: one.type.value for one in declaration.inputs},
-                    "views": [view.ref for view in declaration.views],
-                }
-            )
-        return {"models": listed}
+    @router.get(
+        "/v1/models",
+        tags=["predictions"],
+        summary="List the models and their active versions",
+        response_class=Response,
+    )
+    async def models() -> Response:
+        return _json(models_of(state.project.models, state.rack))
+
+    return router
+
+
+async def _predict(batches: HttpBatches, read: ReadRequest, declaration: ModelDeclaration | None) -> Response:
+    extensions = {"request_id": read.id}
+    try:
+        logged = await batches.predict(read.record)
+    except DriftlineError as error:
+        return problem_of(error, extensions)
+    status, error_text = logged[fields.STATUS], logged[fields.ERROR]
+    if status == _ANSWERED and declaration is not None:
+        return _json(answer_of(declaration, logged))
+    if status == _REFUSED:
+        if declaration is None:
+            return problem(404, error_text, title="Unknown model", extensions=extensions)
+        return problem(422, error_text, title="Request refused", extensions=extensions)
+    _log.warning("prediction failed", error=error_text)
+    return problem(503, error_text, title="Prediction failed", retry_after=1, extensions=extensions)
+
+
+async def _refuse(batches: HttpBatches, read: ReadRequest, unreadable: RefusedError | None) -> Response:
+    """Log a wrong request, then say what is wrong."""
+    extensions: dict[str, Any] = {"request_id": read.id}
+    mistakes = [(".".join(path), reason) for path, reason in read.mistakes]
+    detail = (
+        str(unreadable) if unreadable else "; ".join(f"{name}: {reason}" for name, reason in mistakes[:5])
+    )
+    try:
+        await batches.refuse(read.record, detail)
+    except DriftlineError as error:
+        return problem_of(error, extensions)
+    if unreadable is not None:
+        return problem_of(unreadable, extensions)
+    extensions["errors"] = [{"field": name, "detail": reason} for name, reason in mistakes[:100]]
+    return problem(422, detail, title="Invalid request", extensions=extensions)
+
+
+def _document(router: APIRouter, declaration: ModelDeclaration, handler: Any) -> None:
+    async def predict_with_one_model(request: Request) -> Response:
+        return await handler(declaration.name, request)  # type: ignore[no-any-return]
+
+    router.add_api_route(
+        f"/v1/models/{declaration.name}/predictions",
+        predict_with_one_model,
+        methods=["POST"],
+        tags=["predictions"],
+        operation_id=f"predict_{declaration.name}",
+        summary=f"Ask {declaration.name}",
+        description=f"{declaration.description} The answer is sent after its record is in the log.".strip(),
+        response_class=Response,
+        responses={200: answer_response(declaration), **problem_responses(415, 422, 429)},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": request_schema(declaration)}},
+            }
+        },
+    )
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

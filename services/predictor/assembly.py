@@ -1,8 +1,9 @@
-"""The predictor put together from its settings."""
+"""The predictor put together from its settings; the only place where its clients are made."""
 
+import os
+import signal
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -12,12 +13,13 @@ from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
 from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import Topics
 from driftline.features.online import OnlineStore
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.clock import SystemClock
+from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.health import Health
+from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
@@ -25,131 +27,174 @@ from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.loop import run_pipeline
-from services.predictor.api import add_routes
+from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
+from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
 _log = get_logger(__name__)
+_RETRY_SECONDS = 1.0
+#: Of the deadline, the part that the broker has to acknowledge: the caller hears "not logged" rather than nothing.
+_DELIVERY_SHARE = 0.8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """What HTTP and stream share."""
+    """HTTP and stream over one set of models. Services start in any order, so it waits for what is not there yet.
 
-    engine: PredictionEngine
-    encoder: BatchEncoder
-    rack: ModelRack
-    registry: SchemaRegistry
-    topics: Topics
+    ``app`` answers 503 until ``run`` has reached the registry; ``run`` then goes on with the stream.
+    """
 
+    def __init__(self, settings: PredictorSettings, project: Project, health: Health) -> None:
+        self._settings = settings
+        self._project = project
+        self._health = health
+        self._topics = settings.topics(project)
+        self._registry = SchemaRegistry(settings.schema_registry_url)
+        self._rack = ModelRack(settings.models, project)
+        self._store = self._connect_store()
+        self.engine = PredictionEngine(project, self._store, self._rack)
+        self._encoder: BatchEncoder | None = None
+        self._producer: AcknowledgedProducer | None = None
+        self._state = PredictorState(project, self._store, self._rack, SystemClock())
+        self.app: FastAPI = create_app(
+            title=f"driftline predictor: {project.name}",
+            service=SERVICE,
+            health=health,
+            description=DESCRIPTION.strip(),
+            deadline_seconds=settings.deadline_seconds,
+            tags=TAGS,
+        )
+        self.app.include_router(predictor_routes(self._state))
+        health.set("http", ready=False, detail="waiting for the schema registry")
 
-def build(
-    settings: PredictorSettings, project: Project, app: FastAPI, health: Health
-) -> tuple[Predictor, Callable[[], None]]:
-    """Build the predictor and add its routes; returns it and how to close it. Waits for nothing but the registry."""
-    topics = settings.topics(project)
-    registry = SchemaRegistry(settings.schema_registry_url)
-    schema = prediction_schema(project)
-    encoder = BatchEncoder(schema, registry.schema_id(topics.subject(topics.predictions), schema))
-    partitions = {
-        name: topics.all_of(project)[topics.events(name)].partitions for name in project.event_types
-    }
-    store = OnlineStore(settings.redis_url, prefix=topics.prefix, project=project, partitions=partitions)
-    rack = ModelRack(settings.models, project)
-    engine = PredictionEngine(project, store, rack)
-    producer = AcknowledgedProducer(settings.kafka_config(), health=health)
-    batches = HttpBatches(
-        # One connection each: the stream's large reads do not hold up a caller's small one.
-        PredictionEngine(
-            project,
-            OnlineStore(settings.redis_url, prefix=topics.prefix, project=project, partitions=partitions),
-            rack,
-        ),
-        encoder,
-        producer,
-        requests=arrow_schema(prediction_request_schema(project)),
-        log=topics.predictions,
-        max_batch=settings.max_http_batch,
-        max_waiting=settings.max_waiting,
-    )
-    add_routes(app, project, batches=batches, store=store, rack=rack, clock=SystemClock())
+    def run(self, stop: threading.Event) -> None:
+        """Open HTTP, then run the stream's loop until ``stop`` is set."""
+        if self.open(stop) and self._wait(stop, "topics", self._check_topics) is not None:
+            self.run_stream(stop)
 
-    def close() -> None:
-        batches.close()
-        producer.close()
+    def open(self, stop: threading.Event) -> bool:
+        """Wait for the registry, then take requests over HTTP; False where ``stop`` came first."""
+        schema = prediction_schema(self._project)
+        schema_id = self._wait(stop, "registry", lambda: self._schema_id(schema))
+        if schema_id is not None:
+            self._encoder = BatchEncoder(schema, schema_id)
+            self._open_http(self._encoder)
+        return schema_id is not None
 
-    return Predictor(engine=engine, encoder=encoder, rack=rack, registry=registry, topics=topics), close
+    def close(self) -> None:
+        """Answer what waits, wait for the log's acknowledgements. For after the server has stopped."""
+        if self._state.batches is not None:
+            self._state.batches.close()
+        if self._producer is not None and (left := self._producer.close()):
+            _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
+        self._registry.close()
 
+    def _open_http(self, encoder: BatchEncoder) -> None:
+        settings = self._settings
+        self._producer = AcknowledgedProducer(
+            settings.kafka_config(),
+            delivery_seconds=settings.deadline_seconds * _DELIVERY_SHARE,
+            linger_ms=0,  # a batch of requests is sent at once; whatever comes meanwhile is the next
+            health=self._health,
+            on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        self._state.batches = HttpBatches(
+            # A connection of its own: the stream's large reads do not hold up a caller's small one.
+            PredictionEngine(self._project, self._connect_store(), self._rack),
+            encoder,
+            self._producer,
+            requests=arrow_schema(prediction_request_schema(self._project)),
+            log=self._topics.predictions,
+            max_batch=settings.max_http_batch,
+            max_waiting=settings.max_waiting,
+        )
+        self._health.set("http", ready=True)
 
-def run_stream(
-    settings: PredictorSettings,
-    project: Project,
-    predictor: Predictor,
-    *,
-    health: Health,
-    stop: threading.Event,
-) -> None:
-    """Run the stream's loop until ``stop`` is set."""
-    topics = predictor.topics
-    _wait_for_topics(settings, topics, health=health, stop=stop)
-    if stop.is_set():
-        return
-    group = f"{topics.prefix}.{SERVICE}"
-    consumer = PartitionedConsumer(
-        settings.kafka_config(),
-        [topics.prediction_requests],
-        group=group,
-        instance=settings.instance,
-        max_batch=settings.max_batch,
-    )
-    sink = KafkaSink(
-        settings.kafka_config(),
-        consumer,
-        group=group,
-        service=SERVICE,
-        instance=settings.instance,
-        dead_letters=topics.dead_letters,
-    )
-
-    def look_after() -> None:
-        predictor.rack.refresh()
-        missing = predictor.rack.missing
-        health.set("models", not missing, "; ".join(f"{name}: {why}" for name, why in missing.items()))
-
-    look_after()
-    pipeline = PredictorPipeline(
-        predictor.engine,
-        BatchDecoder(prediction_request_schema(project), predictor.registry.schema),
-        predictor.encoder,
-        sink,
-        log=topics.predictions,
-        ceiling=DeadLetterCeiling(share=settings.dead_letter_share),
-        look_after=look_after,
-    )
-    try:
-        run_pipeline(consumer, pipeline, stop=stop, health=health)
-    finally:
-        sink.close()
-
-
-def _wait_for_topics(
-    settings: PredictorSettings, topics: Topics, *, health: Health, stop: threading.Event
-) -> None:
-    """Wait until the topics exist: services start in any order."""
-    admin = AdminClient(settings.kafka_config())
-    wanted = (topics.prediction_requests, topics.predictions, topics.dead_letters)
-    while not stop.is_set():
+    def run_stream(self, stop: threading.Event, until: Callable[[], bool] = lambda: False) -> None:
+        """Run the stream's loop until ``stop`` is set or ``until`` says so. For after ``open``."""
+        settings, topics = self._settings, self._topics
+        assert self._encoder is not None  # noqa: S101
+        group = f"{topics.prefix}.{SERVICE}"
+        consumer = PartitionedConsumer(
+            settings.kafka_config(),
+            [topics.prediction_requests],
+            group=group,
+            instance=settings.instance,
+            max_batch=settings.max_batch,
+        )
+        sink = KafkaSink(
+            settings.kafka_config(),
+            consumer,
+            group=group,
+            service=SERVICE,
+            instance=settings.instance,
+            dead_letters=topics.dead_letters,
+        )
+        pipeline = PredictorPipeline(
+            self.engine,
+            BatchDecoder(prediction_request_schema(self._project), self._registry.schema),
+            self._encoder,
+            sink,
+            log=topics.predictions,
+            ceiling=DeadLetterCeiling(share=settings.dead_letter_share),
+            look_after=self._look_after,
+        )
         try:
-            found = admin.list_topics(timeout=5.0).topics
-        except KafkaException as error:
-            missing = f"the broker does not answer: {error}"
+            run_pipeline(consumer, pipeline, stop=stop, health=self._health, until=until)
+        finally:
+            sink.close()
+
+    def _look_after(self) -> None:
+        """Follow the active models; report models and store."""
+        self._rack.refresh()
+        troubles = self._rack.troubles
+        missing = self._rack.missing
+        detail = "; ".join(f"{name}: {why}" for name, why in {**troubles, **missing}.items())
+        self._health.set("models", ready=not missing, detail=detail)
+        try:
+            self._store.applied_offsets(next(iter(self._project.event_types)))
+        except UnavailableError as error:
+            self._health.set("store", ready=False, detail=str(error))
         else:
-            absent = [topic for topic in wanted if topic not in found]
-            if not absent:
-                health.set("topics", True)
-                return
-            missing = f"waiting for topics {', '.join(absent)} (`driftline topics create` makes them)"
-        health.set("topics", False, missing)
-        _log.warning(missing)
-        stop.wait(1.0)
+            self._health.set("store", ready=True)
+
+    def _wait(self, stop: threading.Event, name: str, find: Callable[[], int]) -> int | None:
+        """Return what is found once it is there; None where the process is told to stop first."""
+        while not stop.is_set():
+            try:
+                found = find()
+            except (UnavailableError, ConfigurationError) as error:
+                self._health.set(name, ready=False, detail=str(error))
+                _log.warning("waiting", what=name, error=str(error))
+            else:
+                self._health.set(name, ready=True)
+                return found
+            self._look_after()
+            stop.wait(_RETRY_SECONDS)
+        return None
+
+    def _schema_id(self, schema: Mapping[str, object]) -> int:
+        return self._registry.schema_id(self._topics.subject(self._topics.predictions), schema)
+
+    def _check_topics(self) -> int:
+        """Return how many topics there are; raise where one is missing."""
+        topics = self._topics
+        wanted = (topics.prediction_requests, topics.predictions, topics.dead_letters)
+        try:
+            found = AdminClient(self._settings.kafka_config()).list_topics(timeout=5.0).topics
+        except KafkaException as error:
+            raise UnavailableError(f"the broker does not answer: {error}") from error
+        absent = [topic for topic in wanted if topic not in found]
+        if absent:
+            raise UnavailableError(f"no topic {', '.join(absent)} yet; `driftline topics create` makes them")
+        return len(wanted)
+
+    def _connect_store(self) -> OnlineStore:
+        declared = self._topics.all_of(self._project)
+        partitions = {
+            name: declared[self._topics.events(name)].partitions for name in self._project.event_types
+        }
+        return OnlineStore(
+            self._settings.redis_url, prefix=self._topics.prefix, project=self._project, partitions=partitions
+        )

@@ -29,7 +29,9 @@ def write_model(project: Project, models: Path, version: str = "1") -> None:
     rng = np.random.default_rng(3)
     numeric = rng.normal(50, 30, (_ROWS, len(columns.numeric)))
     numeric[rng.random(numeric.shape) < 0.1] = np.nan
-    categorical = {name: [f"{name}-{number}" for number in rng.integers(0, 20, _ROWS)] for name in columns.categorical}
+    categorical = {
+        name: [f"{name}-{number}" for number in rng.integers(0, 20, _ROWS)] for name in columns.categorical
+    }
     labels = np.nan_to_num(numeric[:, 0]) + np.nan_to_num(numeric[:, 1]) > 90
     frame = columns.frame(numeric, categorical)
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1)

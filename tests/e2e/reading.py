@@ -9,10 +9,10 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import split
+from driftline.features import FeatureView
 from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
 from driftline.features.update import apply_events
-from driftline.features import FeatureView
 
 
 def end_offsets(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:

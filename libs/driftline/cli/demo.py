@@ -32,7 +32,7 @@ from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.instance_file import read_instance_file, read_instance_files
 from driftline.runtime.settings import PlatformSettings
 from driftline.runtime.supervisor import Supervisor
-from driftline.serving.tracing import trace_request
+from driftline.serving.tracing import Trace, trace_request
 
 SERVICES = ("ingest", "feature_store", "predictor")
 TRAINING_DAYS = 90
@@ -121,8 +121,8 @@ def demo(
                 print_summary(console, summary)
                 console.print(f"Written to {path}", highlight=False)
             if findings.example:
-                _show_trace(console, loaded, topics, settings, findings.example)
-            _print_next(console, loaded, folder, first + timedelta(days=days), findings.example)
+                trace = _show_trace(console, loaded, topics, settings, findings.example)
+                _print_next(console, loaded, folder, trace)
             if keep_running:
                 _wait(console)
         finally:
@@ -233,25 +233,26 @@ def _fresh_folder(state: Path) -> Path:
 
 def _show_trace(
     console: Console, project: Project, topics: Topics, settings: PlatformSettings, request_id: str
-) -> None:
+) -> Trace:
     """Tell the story of one request of the play."""
     with console.status("Tracing a request"), SchemaRegistry(settings.schema_registry_url) as registry:
         trace = trace_request(project, topics, settings.kafka_config(), registry, request_id)
     console.print()
     print_trace(console, trace)
+    return trace
 
 
-def _print_next(console: Console, project: Project, folder: Path, end: date, request_id: str) -> None:
+def _print_next(console: Console, project: Project, folder: Path, trace: Trace) -> None:
     """Show what to try next."""
     console.print("\nWhat to try next", style="bold")
-    view = project.request_views[0]
+    view = trace.views[0]
     for line in (
         f"export DRIFTLINE_PROJECT={_short(project.folder)} DRIFTLINE_STATE={_short(folder)}",
         "driftline up",
-        f"driftline trace {request_id}",
-        "driftline dead-letters list",
+        f"driftline trace {trace.request_id}",
+        f"driftline features get {view.view} {view.key} --as-of {trace.prediction['event_time']}",
         "driftline tail predictions --lines 3",
-        f"driftline features get {view.name} KEY --as-of {end}T00:00:00Z    (KEY: {view.entity.description})",
+        "driftline dead-letters list",
     ):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 

@@ -16,7 +16,6 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from packaging.requirements import Requirement
-from pydantic import ValidationError
 
 from driftline.cli.local_platform import SERVERS, missing_servers, models_folder, models_without_version
 from driftline.embedded import running_environment
@@ -160,7 +159,6 @@ def _ports() -> Finding:
 
 
 def _variables() -> Iterator[Finding]:
-    known = {str(field.validation_alias) for field in PlatformSettings.model_fields.values()}
     named = [name for name in SERVERS if os.environ.get(name)]
     if named and len(named) < len(SERVERS):
         others = ", ".join(part for part in missing_servers(os.environ))
@@ -169,11 +167,10 @@ def _variables() -> Iterator[Finding]:
             level=Level.NOTE,
             found=f"{', '.join(named)} set; {others} will be started here",
         )
-    given = dict.fromkeys(SERVERS, "placeholder:0")
-    given |= {name: value for name, value in os.environ.items() if name in known and value}
+    given = {name: os.environ.get(name) or "-" for name in SERVERS}
     try:
-        PlatformSettings.model_validate(given)
-    except (ConfigurationError, ValidationError) as error:
+        PlatformSettings.from_environment(**given)
+    except ConfigurationError as error:
         yield _bad("variables", str(error), "correct or unset them")
     else:
         yield _good("variables", "consistent")
@@ -221,7 +218,14 @@ def _reach(variable: str, address: str | None) -> Finding:
             case _:
                 with redis.Redis.from_url(address, socket_timeout=_TIMEOUT_SECONDS) as client:
                     found = f"{client.info('server')['redis_version']} answers"
-    except (KafkaException, httpx.HTTPError, redis.RedisError, ValueError, OSError) as error:
+    except (
+        KafkaException,
+        ConfigurationError,
+        httpx.HTTPError,
+        redis.RedisError,
+        ValueError,
+        OSError,
+    ) as error:
         return _bad(SERVERS[variable], f"does not answer: {error}", remedy)
     return _good(SERVERS[variable], found)
 

@@ -230,9 +230,10 @@ def _log(state: Path) -> Path:
 
 
 def _print_services(console: Console, services: list[ServiceStatus]) -> None:
-    table = Table()
-    for heading in ("instance", "alive", "ready", "lag", "restarts", "address", "last error"):
-        table.add_column(heading)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("instance", "alive", "ready", "lag", "restarts", "address"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("last error", overflow="fold")
     for item in services:
         table.add_row(
             item.instance,

@@ -2,7 +2,7 @@
 
 pyruhvro is fast but lenient (it lets trailing bytes, broken text and numbers beyond their type through) and fails a
 whole batch for one bad row. So a decoded batch is encoded again and compared byte by byte; what does not come
-out the same is halved until the rows in doubt stand alone, and RecordCodec has the last word on each.
+out the same is cut up until the rows in doubt stand alone, and RecordCodec has the last word on each.
 """
 
 import itertools
@@ -28,8 +28,9 @@ from driftline.contracts.strict_bytes import RANGES
 from driftline.contracts.wire import HEADER_BYTES, MAGIC, MAX_MESSAGE_BYTES, frame, split
 from driftline.runtime.errors import BadMessageError, ConfigurationError
 
-#: Below so many rows it is cheaper to ask the single-record codec than to halve again.
-_ROW_BY_ROW = 8
+#: A batch in doubt is cut into so many spans, and those again, until a span has so few rows.
+_SPANS = 16
+_FEW = 48
 _PANIC = "PanicException"
 _HEADER = itemgetter(slice(0, HEADER_BYTES))
 _BODY = itemgetter(slice(HEADER_BYTES, None))
@@ -130,24 +131,43 @@ class _WriterDecoder:
     def decode(self, bodies: list[bytes], positions: NDArray[np.int64]) -> list[_Part]:
         """Return the bodies' rows in parts; ``positions`` are theirs in the input."""
         parts: list[_Part] = []
-        self._decode(bodies, positions, parts)
+        doubtful: list[int] = []
+        if self._takes is None:
+            doubtful = list(range(len(bodies)))
+        else:
+            self._decode(bodies, positions, range(len(bodies)), parts, doubtful)
+        if doubtful:
+            parts.append(self._one_by_one([bodies[at] for at in doubtful], positions[doubtful]))
         return parts
 
-    def _decode(self, bodies: list[bytes], positions: NDArray[np.int64], parts: list[_Part]) -> None:
-        table = self._columnar(bodies)
-        if table is not None:
-            parts.append(_Part(table, positions, []))
-        elif self._takes is None or len(bodies) <= _ROW_BY_ROW:
-            parts.append(self._row_by_row(bodies, positions))
+    def _decode(
+        self,
+        bodies: list[bytes],
+        positions: NDArray[np.int64],
+        span: range,
+        parts: list[_Part],
+        doubtful: list[int],
+    ) -> None:
+        """Decode a span of the bodies as columns; narrow down to the rows that are in doubt."""
+        chosen = bodies[span.start : span.stop]
+        found = self._columnar(chosen)
+        if found is not None:
+            table, differing = found
+            rows = positions[span.start : span.stop]
+            if differing:
+                same = np.delete(np.arange(len(chosen)), differing)
+                table, rows = table.take(pa.array(same)), rows[same]
+                doubtful += [span.start + at for at in differing]
+            parts.append(_Part(table, rows, []))
+        elif len(span) <= _FEW:
+            doubtful += span
         else:
-            middle = len(bodies) // 2
-            self._decode(bodies[:middle], positions[:middle], parts)
-            self._decode(bodies[middle:], positions[middle:], parts)
+            size = -(-len(span) // _SPANS)
+            for start in range(span.start, span.stop, size):
+                self._decode(bodies, positions, range(start, min(start + size, span.stop)), parts, doubtful)
 
-    def _columnar(self, bodies: list[bytes]) -> pa.RecordBatch | None:
-        """Return the rows as columns; None where any of them is in doubt."""
-        if self._takes is None:
-            return None
+    def _columnar(self, bodies: list[bytes]) -> tuple[pa.RecordBatch, list[int]] | None:
+        """Return the rows as columns and which of them are in doubt; None where it could be any."""
         try:
             table = pyruhvro.deserialize_array(bodies, self._text)
             table.validate(full=True)  # broken UTF-8
@@ -158,18 +178,20 @@ class _WriterDecoder:
             if type(error).__name__ == _PANIC:
                 return None
             raise
+        if self._has_times and not all(_times_in_range(column) for column in table.columns):
+            return None
         # The same bytes with the same borders: then every row is exactly what the schema says.
         offsets = _offsets(again)
         lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
-        if not np.array_equal(np.diff(offsets), lengths):
-            return None
-        if b"".join(bodies) != again.buffers()[2].to_pybytes()[offsets[0] : offsets[-1]]:
-            return None
-        if self._has_times and not all(_times_in_range(column) for column in table.columns):
-            return None
-        return pa.RecordBatch.from_arrays([take(table) for take in self._takes], schema=self._columns)
+        written = again.buffers()[2].to_pybytes()[offsets[0] : offsets[-1]]
+        differing: list[int] = []
+        if not np.array_equal(np.diff(offsets), lengths) or b"".join(bodies) != written:
+            pairs = zip(bodies, again.to_pylist(), strict=True)
+            differing = [at for at, (body, other) in enumerate(pairs) if body != other]
+        columns = [take(table) for take in self._takes or ()]
+        return pa.RecordBatch.from_arrays(columns, schema=self._columns), differing
 
-    def _row_by_row(self, bodies: list[bytes], positions: NDArray[np.int64]) -> _Part:
+    def _one_by_one(self, bodies: list[bytes], positions: NDArray[np.int64]) -> _Part:
         records: list[dict[str, Any]] = []
         good: list[int] = []
         bad: list[BadRow] = []
@@ -179,24 +201,24 @@ class _WriterDecoder:
                 good.append(index)
             except BadMessageError as error:
                 bad.append(BadRow(index=index, error=error))
-        try:
-            table = pa.RecordBatch.from_pylist(records, schema=self._columns)
-        except (pa.ArrowException, ArithmeticError) as error:  # like a decimal of too many digits
-            if len(bodies) > 1:
-                return self._one_by_one(bodies, positions)
-            reason = BadMessageError(f"a value does not fit its column: {error}")
-            return _Part(_empty(self._columns), np.empty(0, np.int64), [BadRow(index=good[0], error=reason)])
-        return _Part(table, np.array(good, np.int64), bad)
+        tables, kept = self._as_columns(records, good, bad)
+        table = pa.concat_batches(tables) if tables else _empty(self._columns)
+        return _Part(table, np.array(kept, np.int64), bad)
 
-    def _one_by_one(self, bodies: list[bytes], positions: NDArray[np.int64]) -> _Part:
-        parts = [self._row_by_row([body], positions[at : at + 1]) for at, body in enumerate(bodies)]
-        table = pa.Table.from_batches([part.table for part in parts]).combine_chunks()
-        rows = np.concatenate([part.rows for part in parts])
-        return _Part(
-            (table.to_batches() or [_empty(self._columns)])[0],
-            rows,
-            [row for part in parts for row in part.bad],
-        )
+    def _as_columns(
+        self, records: list[dict[str, Any]], positions: list[int], bad: list[BadRow]
+    ) -> tuple[list[pa.RecordBatch], list[int]]:
+        try:
+            return [pa.RecordBatch.from_pylist(records, schema=self._columns)], positions
+        except (pa.ArrowException, ArithmeticError) as error:  # like a decimal of too many digits
+            if len(records) == 1:
+                reason = BadMessageError(f"a value does not fit its column: {error}")
+                bad.append(BadRow(index=positions[0], error=reason))
+                return [], []
+        middle = len(records) // 2
+        left, kept_left = self._as_columns(records[:middle], positions[:middle], bad)
+        right, kept_right = self._as_columns(records[middle:], positions[middle:], bad)
+        return left + right, kept_left + kept_right
 
 
 class BatchEncoder:

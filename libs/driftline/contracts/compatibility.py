@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from driftline.contracts.avro_types import normal_form
+
 _PROMOTIONS = {
     "int": {"long", "float", "double"},
     "long": {"float", "double"},
@@ -12,7 +14,7 @@ _PROMOTIONS = {
 }
 
 
-def explain_incompatibility(*, reader: Any, writer: Any, path: str = "") -> str | None:
+def explain_incompatibility(*, reader: Any, writer: Any) -> str | None:
     """Return the first reason, with the field's path, why ``reader`` cannot read what ``writer`` wrote.
 
     Follows "Schema Resolution" of the Avro specification 1.12. None where it can.
@@ -22,14 +24,20 @@ def explain_incompatibility(*, reader: Any, writer: Any, path: str = "") -> str 
     >>> explain_incompatibility(reader=new, writer=old)
     "field 'x' was long and became int"
     """
+    return _explain(normal_form(reader), normal_form(writer), "")
+
+
+def _explain(reader: Any, writer: Any, path: str) -> str | None:
     if isinstance(writer, list):
+        if "null" in writer and isinstance(reader, str | dict) and reader != "null":
+            return f"{_place(path)} could be null and cannot any more"
         for branch in writer:
-            reason = explain_incompatibility(reader=reader, writer=branch, path=path)
+            reason = _explain(reader, branch, path)
             if reason is not None:
                 return reason
         return None
     if isinstance(reader, list):
-        if any(explain_incompatibility(reader=branch, writer=writer, path=path) is None for branch in reader):
+        if any(_explain(branch, writer, path) is None for branch in reader):
             return None
         return f"{_place(path)} was {_kind(writer)} and became {_words(reader)}"
     new, old = _kind(reader), _kind(writer)
@@ -40,9 +48,9 @@ def explain_incompatibility(*, reader: Any, writer: Any, path: str = "") -> str 
     if new == "enum":
         return _explain_enum(reader, writer, path)
     if new == "array":
-        return explain_incompatibility(reader=reader["items"], writer=writer["items"], path=f"{path}[]")
+        return _explain(reader["items"], writer["items"], f"{path}[]")
     if new == "map":
-        return explain_incompatibility(reader=reader["values"], writer=writer["values"], path=f"{path}{{}}")
+        return _explain(reader["values"], writer["values"], f"{path}{{}}")
     if new == "fixed" and reader["size"] != writer["size"]:
         return f"{_place(path)} was fixed of {writer['size']} bytes and became {reader['size']}"
     return _explain_logical(reader, writer, path)
@@ -54,7 +62,7 @@ def _explain_record(reader: Mapping[str, Any], writer: Mapping[str, Any], path: 
         name = f"{path}.{field['name']}" if path else field["name"]
         known = [written[alias] for alias in (field["name"], *field.get("aliases", ())) if alias in written]
         if known:
-            reason = explain_incompatibility(reader=field["type"], writer=known[0]["type"], path=name)
+            reason = _explain(field["type"], known[0]["type"], name)
             if reason is not None:
                 return reason
         elif "default" not in field:

@@ -19,6 +19,10 @@ _ATTEMPTS = 6
 _FIRST_WAIT = 0.2
 _NOT_FOUND = 404
 _CONFLICT = 409
+_COME_AGAIN = frozenset({408, 429})
+#: An unknown id is asked for again after so many seconds: a flood of bad messages must not become one of requests.
+_UNKNOWN_SECONDS = 10.0
+_UNKNOWN_KEPT = 100_000
 
 T = TypeVar("T")
 
@@ -39,6 +43,7 @@ class SchemaRegistry:
         self._client = SchemaRegistryClient({"url": url, "timeout": 10})
         self._schemas: dict[int, dict[str, Any]] = {}
         self._ids: dict[tuple[str, str], int] = {}
+        self._unknown_until: dict[int, float] = {}
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> int:
         """Register a schema under a subject with BACKWARD compatibility, and return its id.
@@ -80,9 +85,15 @@ class SchemaRegistry:
     def schema(self, schema_id: int) -> dict[str, Any]:
         """Return a schema by its id; raise UnknownSchemaError where the registry has none."""
         if schema_id not in self._schemas:
+            unknown = UnknownSchemaError(f"the registry knows no Avro schema with id {schema_id}")
+            if time.monotonic() < self._unknown_until.get(schema_id, 0.0):
+                raise unknown
             found = self._call(lambda: self._client.get_schema(schema_id), absent=None)
-            if found is None:
-                raise UnknownSchemaError(f"the registry knows no schema with id {schema_id}")
+            if found is None or found.schema_type not in {None, "AVRO"}:
+                if len(self._unknown_until) >= _UNKNOWN_KEPT:
+                    self._unknown_until.clear()
+                self._unknown_until[schema_id] = time.monotonic() + _UNKNOWN_SECONDS
+                raise unknown
             self._schemas[schema_id] = _parsed(found)
         return self._schemas[schema_id]
 
@@ -135,8 +146,11 @@ class SchemaRegistry:
                     return when["absent"]  # type: ignore[no-any-return]
                 if error.http_status_code == _CONFLICT:
                     raise IncompatibleSchemaError(str(error)) from error
-                if error.http_status_code < 500 or attempt == _ATTEMPTS - 1:
-                    raise UnavailableError(f"the schema registry at {self._url} refused: {error}") from error
+                if error.http_status_code < 500 and error.http_status_code not in _COME_AGAIN:
+                    msg = f"the schema registry at {self._url} refused: {error}"
+                    raise ConfigurationError(msg) from error  # a wrong URL, schema or credential
+                if attempt == _ATTEMPTS - 1:
+                    raise UnavailableError(f"the schema registry at {self._url} fails: {error}") from error
             except (httpx.HTTPError, OSError) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise UnavailableError(

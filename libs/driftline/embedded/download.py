@@ -14,8 +14,9 @@ import httpx
 
 from driftline.runtime.errors import ConfigurationError, UnavailableError
 
-_CHUNK = 1 << 18
+#: Interruptions in a row; one after which more than a little had come does not count.
 _ATTEMPTS = 5
+_LITTLE = 1 << 20
 
 
 class ChecksumError(ConfigurationError):
@@ -61,9 +62,9 @@ def _complete(
 ) -> None:
     """Bring the part to its full size, going on after each interruption."""
     failure = "no answer"
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(pause * 2**attempt)
+    attempt = 0
+    while attempt < _ATTEMPTS:
+        before = _length(part)
         try:
             _continue(client, url, part, size=size, progress=progress)
         except httpx.HTTPStatusError as error:
@@ -73,9 +74,11 @@ def _complete(
         except httpx.HTTPError as error:
             failure = str(error) or type(error).__name__
         else:
-            if part.exists() and part.stat().st_size >= size:
+            if _length(part) >= size:
                 return
             failure = "the connection broke off"
+        attempt = 0 if _length(part) > before + _LITTLE else attempt + 1
+        time.sleep(pause * 2**attempt)
     msg = (
         f"cannot fetch {url}: {failure}. Check the network (HTTPS_PROXY and SSL_CERT_FILE are honoured) and "
         "run it again: it goes on where it stopped"
@@ -86,7 +89,7 @@ def _complete(
 def _continue(
     client: httpx.Client, url: str, part: Path, *, size: int, progress: Callable[[int], object]
 ) -> None:
-    have = part.stat().st_size if part.exists() else 0
+    have = _length(part)
     if have >= size:  # of the right size, or too long: the checksum decides
         progress(have)
         return
@@ -98,12 +101,16 @@ def _continue(
         if response.status_code != httpx.codes.PARTIAL_CONTENT:  # the server starts anew
             have = 0
         with part.open("ab" if have else "wb") as file:
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 have += len(chunk)
                 progress(have)
                 if have > size:
                     return
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _digest(path: Path) -> str:

@@ -44,10 +44,10 @@ class Registry(Part):
             "quarkus.log.console.format": "%d{yyyy-MM-dd HH:mm:ss,SSS} %p [%c] %s%e%n",
             'quarkus.log.category."io.apicurio".level': "WARN",
             'quarkus.log.category."io.quarkus.http.access-log".level': "WARN",
-            # In memory by default; a file keeps the schemas over a restart.
+            # In memory by default. A file keeps the schemas over a restart; written at once, also over a kill.
             "apicurio.storage.kind": "sql",
             "apicurio.storage.sql.kind": "h2",
-            "apicurio.datasource.url": f"jdbc:h2:file:{self.folder / 'db'}",
+            "apicurio.datasource.url": f"jdbc:h2:file:{self.folder / 'db'};WRITE_DELAY=0",
             "apicurio.datasource.jdbc.initial-size": 2,
             "apicurio.datasource.jdbc.min-size": 2,
             "apicurio.datasource.jdbc.max-size": 20,

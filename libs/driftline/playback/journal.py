@@ -37,10 +37,10 @@ class EventJournal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """The topics of a project from the places where a play began to their ends."""
+    """The topics of a project from the places where a play began to their ends; dead letters with their reasons."""
 
     events: Mapping[str, EventJournal]
-    dead_letters: frozenset[Place]
+    dead_letters: Mapping[Place, str]
     predictions: pa.Table
     undecodable_predictions: int
 
@@ -81,10 +81,10 @@ def first_occurrences(values: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _event_journal(
-    messages: Sequence[Message], decoder: BatchDecoder, event_id: str, dead_letters: frozenset[Place]
+    messages: Sequence[Message], decoder: BatchDecoder, event_id: str, dead_letters: Mapping[Place, str]
 ) -> EventJournal:
     places = [_place(message) for message in messages]
-    dead = dead_letters.intersection(places)
+    dead = dead_letters.keys() & set(places)
     alive = [position for position, place in enumerate(places) if place not in dead]
     decoded = decoder.decode([messages[position].value() for position in alive])
     # A message that cannot be decoded and is no dead letter is neither applied nor a duplicate: the counts will tell.
@@ -100,14 +100,14 @@ def _event_journal(
     )
 
 
-def _read_dead_letters(config: Mapping[str, Any], topics: Topics, began: Positions) -> frozenset[Place]:
-    """Return the identities of all dead letters since the play began, each once however often it was written."""
-    found = set()
+def _read_dead_letters(config: Mapping[str, Any], topics: Topics, began: Positions) -> dict[Place, str]:
+    """Return all dead letters since the play began, each once however often it was written."""
+    found = {}
     for message in _read(config, topics.dead_letters, began):
         origin = read_origin(_headers(message))
         if origin is not None:
-            found.add((origin.topic, origin.partition, origin.offset))
-    return frozenset(found)
+            found[origin.topic, origin.partition, origin.offset] = origin.message
+    return found
 
 
 def _read(config: Mapping[str, Any], topic: str, began: Positions) -> list[Message]:

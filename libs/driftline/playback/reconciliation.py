@@ -89,7 +89,7 @@ def reconcile(journal: Journal, sent: Sent, requested: Sequence[str], counted: S
     compare("applied by the topics, by the feature store's counter", applied, counted.applied)
     compare("duplicates by the topics, by the feature store's counter", duplicates, counted.duplicates)
     compare("dead letters on their topic, by the services' counters", dead, counted.dead_letters)
-    compare("dead letters, damaged messages sent", dead, sent.damaged)
+    differences += _compare_dead_letters(journal, sent)
     differences += _compare_requests(journal, requested)
     compare(
         "predictions in the log, by the predictor's counter", len(journal.predictions), counted.predictions
@@ -103,6 +103,23 @@ def reconcile(journal: Journal, sent: Sent, requested: Sequence[str], counted: S
         predictions=len(journal.predictions),
         differences=tuple(differences),
     )
+
+
+def _compare_dead_letters(journal: Journal, sent: Sent) -> list[str]:
+    """Return in words how the dead letters differ from the messages that were damaged on purpose."""
+    found = []
+    strange = sorted(journal.dead_letters.keys() - sent.damaged)
+    if strange:
+        first = strange[0]
+        place = "/".join(str(part) for part in first)
+        found.append(
+            f"{len(strange):,} dead letters were not sent damaged, first {place}: {journal.dead_letters[first]}"
+        )
+    missing = sorted(sent.damaged - journal.dead_letters.keys())
+    if missing:
+        place = "/".join(str(part) for part in missing[0])
+        found.append(f"{len(missing):,} damaged messages are no dead letters, first {place}")
+    return found
 
 
 def _compare_requests(journal: Journal, requested: Sequence[str]) -> list[str]:

@@ -23,11 +23,11 @@ Record = Mapping[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Sent:
-    """What was acknowledged so far, and the offset that must be applied for all of it to count."""
+    """What was acknowledged so far, where the damaged ones lie, and the offsets that must be applied for all to count."""
 
     acknowledged: int = 0
-    damaged: int = 0
     resent: int = 0
+    damaged: set[tuple[str, int, int]] = field(default_factory=set)
     reached: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def note(self, event_type: str, partition: int, offset: int) -> None:
@@ -141,8 +141,9 @@ class DamagedSender:
                 if error is not None:
                     failures.append(str(error))
                     return
-                self._sent.damaged += 1
-                self._sent.note(event_type, message.partition() or 0, message.offset() or 0)
+                partition, offset = message.partition() or 0, message.offset() or 0
+                self._sent.damaged.add((message.topic() or "", partition, offset))
+                self._sent.note(event_type, partition, offset)
 
             self._producer.produce(topic, value, key, on_delivery=acknowledged)
         self._producer.flush(_TIMEOUT_SECONDS)

@@ -114,10 +114,10 @@ class AcknowledgedProducer:
         """Messages that wait for their acknowledgement."""
         return self._in_flight
 
-    @property
-    def room(self) -> int:
-        """How many more messages ``send`` takes now."""
-        return max(0, self._max_in_flight - self._in_flight)
+    def check_room(self, messages: int) -> None:
+        """Raise BackpressureError where so many more messages would be too many."""
+        if self._in_flight + messages > self._max_in_flight:
+            raise BackpressureError(f"{self._in_flight} messages wait for the broker already")
 
     def send(
         self, topic: str, key: bytes | str | None, value: bytes | None, headers: Headers = ()

@@ -42,11 +42,16 @@ FINAL_EXITS = {
 _WATCH_SECONDS = 0.1
 _STABLE_SECONDS = 60.0
 _LONGEST_PAUSE = 30.0
+_LAST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceStatus:
-    """What the supervisor knows of one process. ``state``: running, waiting (for its restart), failed, stopped."""
+    """What the supervisor knows of one process.
+
+    ``state`` is running, waiting (for its restart), failed or stopped; ``reason`` says why it last ended
+    without being asked to.
+    """
 
     instance: str
     service: str
@@ -261,7 +266,7 @@ class Supervisor:
             environment={**self._environment, "DRIFTLINE_INSTANCE": item.name},
             log=self.log(item.name),
         )
-        item.state, item.started, item.reason = "running", time.monotonic(), ""
+        item.state, item.started = "running", time.monotonic()
 
     def _watch(self) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
@@ -279,13 +284,14 @@ class Supervisor:
                 return False
             item.last_exit = code
             self._forget_port(item)
+            last_words = tail(self.log(item.name), 1).strip()[-_LAST_WORDS:]
             if code in FINAL_EXITS:
-                item.state, item.reason = "failed", f"{FINAL_EXITS[code]} (exit code {code})"
+                item.state, item.reason = "failed", f"{FINAL_EXITS[code]} (exit code {code}): {last_words}"
                 return True
             item.failures = 1 if now - item.started > _STABLE_SECONDS else item.failures + 1
             pause = min(self._first_pause * 2 ** (item.failures - 1), _LONGEST_PAUSE)
             item.state, item.restart_at = "waiting", now + pause
-            item.reason = f"{_describe_exit(code)}; it is started again"
+            item.reason = f"{_describe_exit(code)}: {last_words}" if code > 0 else _describe_exit(code)
             return True
         if item.state == "waiting" and now >= item.restart_at:
             item.restarts += 1

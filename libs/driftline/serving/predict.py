@@ -1,9 +1,8 @@
 """The one scoring path: HTTP, stream and batch all come through `PredictionEngine.predict`."""
 
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,64 +14,44 @@ from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.features import FeatureView, OnStale
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
-from driftline.project import InputType, Project
+from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.logging import get_logger
+from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
 
 _log = get_logger(__name__)
 
-ANSWERED, REFUSED, FAILED = fields.STATUSES
 _UUID = r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
 #: How far ahead of now the instant of a request may lie.
 _FUTURE_US = 86_400_000_000
 _STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
-_NO_AGE = -1
 
 
-@dataclass(slots=True)
-class _Rows:
-    """What becomes of a batch, column by column; filled in group by group."""
+class FeatureReader(Protocol):
+    """Where feature values come from: the online store, or a replay's own."""
 
-    count: int
-    status: list[str] = field(init=False)
-    error: list[str | None] = field(init=False)
-    version: list[str | None] = field(init=False)
-    decision: list[str | None] = field(init=False)
-    views_read: list[list[str]] = field(init=False)
-    score: NDArray[np.float64] = field(init=False)
-    open: NDArray[np.bool_] = field(init=False)
-    features: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
-    ages: dict[str, NDArray[np.int64]] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        nothing: list[str | None] = [None] * self.count
-        self.status = [ANSWERED] * self.count
-        self.error, self.version, self.decision = nothing, nothing.copy(), nothing.copy()
-        self.views_read = [[] for _ in range(self.count)]
-        self.score = np.full(self.count, np.nan)
-        self.open = np.ones(self.count, np.bool_)
-
-    def close(self, rows: NDArray[np.intp], status: str, error: str) -> None:
-        """Settle rows that get no score."""
-        self.open[rows] = False
-        for row in rows.tolist():
-            self.status[row], self.error[row] = status, error
+    def read(
+        self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
+    ) -> list[ViewValues]:
+        """Read views for entities, each row as of its instant; raise UnavailableError where that is not possible."""
+        ...
 
 
 class PredictionEngine:
     """Turns requests into predictions, a batch at a time: every request row gives exactly one prediction row."""
 
     def __init__(
-        self, project: Project, store: OnlineStore, rack: ModelRack, clock: Clock | None = None
+        self, project: Project, store: FeatureReader, rack: ModelRack, clock: Clock | None = None
     ) -> None:
         self._project = project
         self._store = store
         self._rack = rack
         self._clock = clock or SystemClock()
         self.schema = arrow_schema(prediction_schema(project))
+        self._columns = FeatureColumns.of(project.request_views)
         self._passed_on = (
             *(fields.REQUEST_ID, fields.MODEL, fields.REQUESTED_AT, fields.EVENT_TIME, fields.CALLER),
             *project.request_entities,
@@ -101,20 +80,16 @@ class PredictionEngine:
             Where the online store cannot be reached.
         """
         begun = time.perf_counter_ns()
-        rows = _Rows(requests.num_rows)
-        names = requests.column(fields.MODEL).to_pylist()
+        outcome = Outcome(requests.num_rows, self._columns)
+        models = requests.column(fields.MODEL).dictionary_encode()
+        model_of_row = models.indices.to_numpy(zero_copy_only=False)
         as_of_us = requests.column(fields.EVENT_TIME).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        self._refuse_bad(requests, as_of_us, rows)
-        array = np.array(names, dtype=object)
-        for name in dict.fromkeys(names):
-            members = np.flatnonzero(rows.open & (array == name))
-            if len(members):
-                self._predict_group(name, members, requests, as_of_us, rows)
-        table = self._assemble(requests, rows, channel, (time.perf_counter_ns() - begun) // 1_000)
-        for (name, status), number in Counter(zip(names, rows.status, strict=True)).items():
-            label = name if name in self._project.models else "unknown"
-            metrics.PREDICTIONS.labels(label, channel, status).inc(number)
-        return table
+        self._refuse_bad(requests, as_of_us, outcome)
+        for number, name in enumerate(models.dictionary.to_pylist()):
+            asked = model_of_row == number
+            self._predict_model(name, np.flatnonzero(asked & outcome.open), requests, as_of_us, outcome)
+            self._count(name, channel, outcome.status[asked])
+        return self._assemble(requests, outcome, channel, (time.perf_counter_ns() - begun) // 1_000)
 
     def failed(self, requests: pa.RecordBatch, channel: str, error: str) -> pa.RecordBatch:
         """Return predictions that say FAILED for requests that could not be tried."""
@@ -124,144 +99,127 @@ class PredictionEngine:
         """Return predictions that say REFUSED for requests that are wrong in themselves."""
         return self._settled(requests, channel, REFUSED, error)
 
-    def _settled(self, requests: pa.RecordBatch, channel: str, status: str, error: str) -> pa.RecordBatch:
-        rows = _Rows(requests.num_rows)
-        rows.close(np.arange(requests.num_rows), status, error)
-        return self._assemble(requests, rows, channel, 0)
+    def _settled(self, requests: pa.RecordBatch, channel: str, status: int, error: str) -> pa.RecordBatch:
+        outcome = Outcome(requests.num_rows, self._columns)
+        outcome.close(np.arange(requests.num_rows), status, error)
+        for name in requests.column(fields.MODEL).to_pylist():
+            self._count(name, channel, np.array([status]))
+        return self._assemble(requests, outcome, channel, 0)
 
-    def _refuse_bad(self, requests: pa.RecordBatch, as_of_us: NDArray[np.int64], rows: _Rows) -> None:
-        valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), _UUID).to_numpy(
-            zero_copy_only=False
-        )
-        rows.close(np.flatnonzero(~valid), REFUSED, "request_id is no UUID")
-        latest = self._clock.now_us() + _FUTURE_US
-        absurd = (as_of_us < 0) | (as_of_us > latest)
-        rows.close(
-            np.flatnonzero(absurd & rows.open),
-            REFUSED,
-            "event_time lies before 1970 or more than a day ahead",
-        )
+    def _count(self, name: str, channel: str, statuses: NDArray[np.integer]) -> None:
+        label = name if name in self._project.models else "unknown"
+        for status, number in enumerate(np.bincount(statuses).tolist()):
+            if number:
+                metrics.PREDICTIONS.labels(label, channel, fields.STATUSES[status]).inc(number)
 
-    def _predict_group(
-        self,
-        name: str,
-        members: NDArray[np.intp],
-        requests: pa.RecordBatch,
-        as_of_us: NDArray[np.int64],
-        rows: _Rows,
+    def _refuse_bad(self, requests: pa.RecordBatch, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
+        valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), _UUID)
+        nameless = ~valid.to_numpy(zero_copy_only=False)
+        outcome.close(np.flatnonzero(nameless), REFUSED, "request_id is no UUID")
+        absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + _FUTURE_US)
+        reason = "event_time lies before 1970 or more than a day ahead"
+        outcome.close(np.flatnonzero(absurd & outcome.open), REFUSED, reason)
+
+    def _predict_model(
+        self, name: str, rows: Rows, requests: pa.RecordBatch, as_of_us: NDArray[np.int64], outcome: Outcome
     ) -> None:
-        """Score the rows of one model."""
-        declaration = self._project.models.get(name)
+        """Settle the rows of one model."""
+        declaration, loaded = self._project.models.get(name), self._rack.get(name)
         if declaration is None:
             known = ", ".join(sorted(self._project.models)) or "none"
-            rows.close(members, REFUSED, f"no model is named {name!r}; known are: {known}")
+            outcome.close(rows, REFUSED, f"no model is named {name!r}; known are: {known}")
             return
-        loaded = self._rack.get(name)
+        self._refuse_wrong(declaration, rows, requests, outcome)
+        rows = rows[outcome.open[rows]]
         if loaded is None:
-            rows.close(members, FAILED, self._rack.missing.get(name, "the model is not loaded"))
+            outcome.close(rows, FAILED, self._rack.missing.get(name, "the model is not loaded"))
             return
-        for entity in declaration.entities:
-            absent = requests.column(entity.name).is_null().to_numpy(zero_copy_only=False)[members]
-            rows.close(members[absent], REFUSED, f"entity {entity.name!r} is missing")
-        members = members[rows.open[members]]
-        if not len(members):
+        if not len(rows):
             return
-        taken = requests if len(members) == requests.num_rows else requests.take(pa.array(members))
+        taken = requests if len(rows) == requests.num_rows else requests.take(pa.array(rows))
         try:
-            read = self._read(loaded, taken, as_of_us[members])
+            self._read_features(loaded, taken, rows, as_of_us[rows], outcome)
         except ConfigurationError as error:
-            rows.close(members, FAILED, str(error))
+            outcome.close(rows, FAILED, str(error))
             return
-        self._keep_features(loaded, members, read, rows)
-        going = rows.open[members]
-        if going.any():
-            self._score(loaded, members, going, taken, rows)
+        going = outcome.open[rows]
+        if not going.all():
+            rows, taken = rows[going], taken.take(pa.array(np.flatnonzero(going)))
+        if len(rows):
+            self._score(loaded, taken, rows, outcome)
 
-    def _read(
-        self, loaded: LoadedModel, taken: pa.RecordBatch, as_of_us: NDArray[np.int64]
-    ) -> list[ViewValues]:
-        keys = {entity.name: taken.column(entity.name).to_pylist() for entity in loaded.declaration.entities}
-        with metrics.STEP_SECONDS.labels("features").time():
-            return self._store.read(
-                [(view, keys[view.entity.name]) for view in loaded.declaration.views], as_of_us
-            )
-
-    def _keep_features(
-        self, loaded: LoadedModel, members: NDArray[np.intp], read: list[ViewValues], rows: _Rows
+    @staticmethod
+    def _refuse_wrong(
+        declaration: ModelDeclaration, rows: Rows, requests: pa.RecordBatch, outcome: Outcome
     ) -> None:
-        refs = [view.ref for view in loaded.declaration.views]
-        for row in members.tolist():
-            rows.views_read[row] = refs
-            rows.version[row] = loaded.version
-        for view, values in zip(loaded.declaration.views, read, strict=True):
-            for position, column in enumerate(view.columns):
-                target = rows.features.setdefault(column, np.full(rows.count, np.nan))
-                target[members] = values.values[:, position]
-            ages = rows.ages.setdefault(view.age_column, np.full(rows.count, _NO_AGE, np.int64))
-            ages[members] = np.where(values.age_us < 0, _NO_AGE, values.age_us // 1_000)
-            for status, number in zip(*np.unique(values.status, return_counts=True), strict=True):
-                metrics.FEATURES_SERVED.labels(view.ref, _STATUS_NAMES[int(status)]).inc(int(number))
-            if view.on_stale is OnStale.REFUSE:
-                stale = members[(values.status == STALE) & rows.open[members]]
-                rows.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
+        """Refuse rows without one of the model's entities, or with an infinite input."""
+        for entity in declaration.entities:
+            if requests.column(entity.name).null_count:
+                absent = requests.column(entity.name).is_null().to_numpy(zero_copy_only=False)[rows]
+                outcome.close(rows[absent], REFUSED, f"entity {entity.name!r} is missing")
+        for one in declaration.inputs:
+            if one.type is InputType.DOUBLE:
+                endless = np.isinf(requests.column(one.name).to_numpy(zero_copy_only=False)[rows])
+                outcome.close(rows[endless], REFUSED, f"input {one.name!r} is not finite")
 
-    def _score(
+    def _read_features(
         self,
         loaded: LoadedModel,
-        members: NDArray[np.intp],
-        going: NDArray[np.bool_],
         taken: pa.RecordBatch,
-        rows: _Rows,
+        rows: Rows,
+        as_of_us: NDArray[np.int64],
+        outcome: Outcome,
     ) -> None:
+        views = loaded.declaration.views
+        keys = {entity.name: taken.column(entity.name).to_pylist() for entity in loaded.declaration.entities}
+        with metrics.STEP_SECONDS.labels("features").time():
+            read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        outcome.set_views(rows, [view.ref for view in views])
+        outcome.version.set(rows, loaded.version)
+        for view, values in zip(views, read, strict=True):
+            outcome.set_features(rows, view, values.values, values.age_us)
+            for status, number in enumerate(np.bincount(values.status).tolist()):
+                if number:
+                    metrics.FEATURES_SERVED.labels(view.ref, _STATUS_NAMES[status]).inc(number)
+            if view.on_stale is OnStale.REFUSE:
+                stale = rows[(values.status == STALE) & outcome.open[rows]]
+                outcome.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
+
+    def _score(self, loaded: LoadedModel, taken: pa.RecordBatch, rows: Rows, outcome: Outcome) -> None:
         manifest = loaded.scorer.manifest
-        numeric = np.empty((len(members), len(manifest.numeric)))
+        numeric = np.empty((len(rows), len(manifest.numeric)))
         for position, column in enumerate(manifest.numeric):
-            if column in rows.features:
-                numeric[:, position] = rows.features[column][members]
-            else:
-                numeric[:, position] = taken.column(column).to_numpy(zero_copy_only=False)
+            feature = outcome.feature(column)
+            numeric[:, position] = (
+                taken.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[rows]
+            )
         categorical = {name: taken.column(name).to_pylist() for name in manifest.categorical}
-        if not going.all():
-            numeric = numeric[going]
-            chosen = np.flatnonzero(going).tolist()
-            categorical = {name: [values[row] for row in chosen] for name, values in categorical.items()}
-            members = members[going]
         try:
             with metrics.SCORE_SECONDS.labels(manifest.model).time():
                 scores = loaded.scorer.score(numeric, categorical)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare exceptions; each row says so in the log
             _log.error("the model failed", model=manifest.ref, error=str(error))
-            rows.close(members, FAILED, f"{manifest.ref} failed: {error}")
+            outcome.close(rows, FAILED, f"{manifest.ref} failed: {error}")
             return
-        wrong = ~np.isfinite(scores)
-        rows.close(members[wrong], FAILED, f"{manifest.ref} gave a score that is no number")
-        rows.score[members[~wrong]] = scores[~wrong]
+        good = np.isfinite(scores)
+        outcome.close(rows[~good], FAILED, f"{manifest.ref} gave a score that is no number")
+        rows, scores = rows[good], scores[good]
+        outcome.answer(rows, scores)
         rule = loaded.declaration.decision
-        for row, score in zip(members[~wrong].tolist(), scores[~wrong].tolist(), strict=True):
-            rows.decision[row] = rule.above if score >= rule.threshold else rule.below
+        above = scores >= rule.threshold
+        outcome.decision.set(rows[above], rule.above)
+        outcome.decision.set(rows[~above], rule.below)
 
     def _assemble(
-        self, requests: pa.RecordBatch, rows: _Rows, channel: str, duration_us: int
+        self, requests: pa.RecordBatch, outcome: Outcome, channel: str, duration_us: int
     ) -> pa.RecordBatch:
-        count = rows.count
+        count = outcome.count
         now = pa.scalar(self._clock.now_us(), pa.timestamp("us"))
-        made: dict[str, Any] = {
-            fields.MODEL_VERSION: pa.array(rows.version, pa.string()),
+        made = {
+            **outcome.columns(),
+            **{name: requests.column(name) for name in self._passed_on},
             fields.CHANNEL: pa.repeat(pa.scalar(channel), count),
-            fields.STATUS: pa.array(rows.status, pa.string()),
-            fields.SCORE: _nullable(rows.score),
-            fields.DECISION: pa.array(rows.decision, pa.string()),
-            fields.ERROR: pa.array(rows.error, pa.string()),
             fields.PREDICTED_AT: pa.repeat(now, count),
             fields.DURATION_US: pa.repeat(pa.scalar(duration_us, pa.int64()), count),
-            fields.FEATURE_VIEWS: pa.array(rows.views_read, pa.list_(pa.string())),
         }
-        made.update({name: requests.column(name) for name in self._passed_on})
-        made.update({name: _nullable(values) for name, values in rows.features.items()})
-        made.update({name: pa.array(ages, mask=ages == _NO_AGE) for name, ages in rows.ages.items()})
-        columns = [made[one.name] if one.name in made else pa.nulls(count, one.type) for one in self.schema]
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-
-def _nullable(values: NDArray[np.float64]) -> pa.Array:
-    return pa.array(values, mask=np.isnan(values))
+        return pa.RecordBatch.from_arrays([made[one.name] for one in self.schema], schema=self.schema)

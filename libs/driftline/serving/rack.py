@@ -77,6 +77,7 @@ class ModelRack:
                 return
             scorer = Scorer(bundle)
             self._check(declaration, scorer)
+            _warm_up(scorer)
         except BundleError as error:
             if self._broken.get(name) != str(error):
                 _log.error(
@@ -84,7 +85,6 @@ class ModelRack:
                 )
             self._broken[name] = str(error)
             return
-        _warm_up(scorer)
         self._broken.pop(name, None)
         self._loaded[name] = LoadedModel(declaration=declaration, scorer=scorer)
         _log.info("model loaded", model=name, version=bundle.manifest.version, before=held and held.version)
@@ -108,4 +108,7 @@ def _warm_up(scorer: Scorer) -> None:
     """Score two rows without values, so that the first request does not pay for set-up."""
     manifest = scorer.manifest
     numeric = np.full((2, len(manifest.numeric)), np.nan)
-    scorer.score(numeric, {name: [None, None] for name in manifest.categorical})
+    try:
+        scorer.score(numeric, {name: [None, None] for name in manifest.categorical})
+    except Exception as error:  # ONNX Runtime raises bare exceptions of a dozen private types
+        raise BundleError(f"{manifest.ref} cannot score: {error}") from error

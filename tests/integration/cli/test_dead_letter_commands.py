@@ -48,8 +48,8 @@ def letters(
 ) -> dict[str, str]:
     """Make two dead letters, one of them written twice; return their ids."""
     topic = topics.events("cancellations")
-    registry = SchemaRegistry(registry_url)
-    schema_id = registry.schema_id(topics.subject(topic), codec.schema)
+    with SchemaRegistry(registry_url) as registry:
+        schema_id = registry.schema_id(topics.subject(topic), codec.schema)
     good = frame(schema_id, codec.encode(codec.from_json(RECORD)))
     producer = Producer({"bootstrap.servers": kafka})
     producer.produce(topic, good, "JFK", headers=[("app", b"kiosk")])

@@ -54,7 +54,6 @@ class Shop:
 
     project: Project
     topics: Topics
-    registry: SchemaRegistry
     settings: IngestSettings
 
 
@@ -75,10 +74,9 @@ def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Iterator
     )
     topics = settings.topics(project)
     create_topics(settings.kafka_config(), project, topics)
-    registry = SchemaRegistry(registry_url)
-    registry.register_project(project, topics)
-    yield Shop(project=project, topics=topics, registry=registry, settings=settings)
-    registry.close()
+    with SchemaRegistry(registry_url) as registry:
+        registry.register_project(project, topics)
+    yield Shop(project=project, topics=topics, settings=settings)
     admin = AdminClient({"bootstrap.servers": kafka})
     for future in admin.delete_topics(list(topics.all_of(project))).values():
         future.result(20)
@@ -87,7 +85,7 @@ def shop(tmp_path: Path, kafka: str, registry_url: str, unique: str) -> Iterator
 @pytest.fixture
 def ingest(shop: Shop) -> Iterator[httpx.Client]:
     health = Health("ingest", "ingest-0")
-    server = BackgroundServer(build_app(shop.settings, health, registry=shop.registry))
+    server = BackgroundServer(build_app(shop.settings, health))
     port = server.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         wait_until_ready(client)

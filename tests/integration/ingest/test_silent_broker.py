@@ -30,7 +30,7 @@ def ingest_at(shop: Shop, bootstrap: str, **changes: float) -> Iterator[httpx.Cl
     settings = shop.settings.model_copy(
         update={"kafka_bootstrap_servers": bootstrap, "delivery_seconds": 1.0, **changes}
     )
-    server = BackgroundServer(build_app(settings, Health("ingest", "ingest-0"), registry=shop.registry))
+    server = BackgroundServer(build_app(settings, Health("ingest", "ingest-0")))
     port = server.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         until = time.monotonic() + 10

@@ -29,24 +29,26 @@ def topics(flights: Project, unique: str) -> Topics:
 
 
 @pytest.fixture
-def platform(
-    flights: Project,
-    topics: Topics,
-    kafka: str,
-    registry_url: str,
-    redis_url: str,
-    tmp_path: Path,
-    unique: str,
-) -> Iterator[Platform]:
-    """Start the services with a model of two weeks; end them."""
-    train(flights, "lateness", tmp_path / "models", start=date(2013, 3, 17), end=date(2013, 4, 1))
-    create_topics({"bootstrap.servers": kafka}, flights, topics)
-    with SchemaRegistry(registry_url) as registry:
-        registry.register_project(flights, topics)
-    environment = {
+def servers(kafka: str, registry_url: str, redis_url: str) -> dict[str, str]:
+    return {
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "SCHEMA_REGISTRY_URL": registry_url,
         "REDIS_URL": redis_url,
+    }
+
+
+@pytest.fixture
+def platform(
+    flights: Project, topics: Topics, servers: dict[str, str], tmp_path: Path, unique: str
+) -> Iterator[Platform]:
+    """Start the services with a model of two weeks; end them."""
+    train(flights, "lateness", tmp_path / "models", start=date(2013, 3, 17), end=date(2013, 4, 1))
+    kafka = {"bootstrap.servers": servers["KAFKA_BOOTSTRAP_SERVERS"]}
+    create_topics(kafka, flights, topics)
+    with SchemaRegistry(servers["SCHEMA_REGISTRY_URL"]) as registry:
+        registry.register_project(flights, topics)
+    environment = {
+        **servers,
         "DRIFTLINE_PROJECT": str(FLIGHTS),
         "DRIFTLINE_ENVIRONMENT": unique,
         "DRIFTLINE_MODELS": str(tmp_path / "models"),
@@ -55,9 +57,9 @@ def platform(
         supervisor.wait_ready(120)
         urls = {name: f"http://127.0.0.1:{supervisor.port(f'{name}-0')}" for name in SERVICES}
         yield Platform(
-            kafka={"bootstrap.servers": kafka},
-            registry_url=registry_url,
-            redis_url=redis_url,
+            kafka=kafka,
+            registry_url=servers["SCHEMA_REGISTRY_URL"],
+            redis_url=servers["REDIS_URL"],
             ingest_url=urls["ingest"],
             predictor_url=urls["predictor"],
             urls=list(urls.values()),

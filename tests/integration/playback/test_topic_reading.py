@@ -1,5 +1,7 @@
 """The reader sees what is committed, from where it is told, to the end."""
 
+import time
+
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -11,8 +13,12 @@ from driftline.runtime.errors import ConfigurationError
 @pytest.fixture
 def topic(kafka: str, unique: str) -> str:
     name = f"{unique}.reading"
-    for future in AdminClient({"bootstrap.servers": kafka}).create_topics([NewTopic(name, 2, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.create_topics([NewTopic(name, 2, 1)]).values():
         future.result(20)
+    until = time.monotonic() + 20
+    while name not in admin.list_topics(timeout=20).topics and time.monotonic() < until:
+        time.sleep(0.05)
     return name
 
 

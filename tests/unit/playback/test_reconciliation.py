@@ -9,12 +9,12 @@ from driftline.playback.journal import EventJournal, Journal, first_occurrences
 from driftline.playback.reconciliation import ServiceCounts, reconcile
 from driftline.playback.sending import Sent
 
-DEAD = frozenset({("flights.arrivals", 0, 3)})
+DEAD = {("flights.arrivals", 0, 3): "the value is null"}
 
 
 def journal(predictions: list[str]) -> Journal:
     events = EventJournal(
-        messages=5, applied=pa.table({"event_id": ["a", "b", "c"]}), duplicates=1, dead=DEAD
+        messages=5, applied=pa.table({"event_id": ["a", "b", "c"]}), duplicates=1, dead=frozenset(DEAD)
     )
     return Journal(
         events={"arrivals": events},
@@ -24,7 +24,7 @@ def journal(predictions: list[str]) -> Journal:
     )
 
 
-SENT = Sent(acknowledged=5, damaged=1)
+SENT = Sent(acknowledged=5, damaged=set(DEAD))
 COUNTED = ServiceCounts(accepted=4, applied=3, duplicates=1, dead_letters=1, predictions=2)
 
 
@@ -47,7 +47,13 @@ def test_balanced_books_have_no_differences() -> None:
         (SENT, ["x", "y"], replace(COUNTED, duplicates=0), "duplicates by the topics"),
         (SENT, ["x", "y"], replace(COUNTED, dead_letters=2), "dead letters on their topic"),
         (SENT, ["x", "y"], replace(COUNTED, predictions=3), "predictions in the log"),
-        (replace(SENT, damaged=0), ["x", "y"], COUNTED, "damaged messages sent"),
+        (replace(SENT, damaged=set()), ["x", "y"], COUNTED, "first flights.arrivals/0/3: the value is null"),
+        (
+            replace(SENT, damaged={*DEAD, ("flights.arrivals", 1, 2)}),
+            ["x", "y"],
+            COUNTED,
+            "1 damaged messages are no dead letters, first flights.arrivals/1/2",
+        ),
     ],
 )
 def test_each_difference_is_named(sent: Sent, logged: list[str], counted: ServiceCounts, said: str) -> None:

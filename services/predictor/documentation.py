@@ -1,0 +1,145 @@
+"""What the OpenAPI shows of each model: its own entities and inputs, with an example that works."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from driftline.project import InputField, InputType, ModelDeclaration
+from services.predictor.requests import MAX_CALLER, MAX_KEY, MAX_TEXT
+
+DESCRIPTION = """
+Models answer here. An answer is sent after its record is in the log, under the request's UUID; refusals and
+failures are logged as well, and their problem carries the `request_id`.
+
+**Retry with the same `request_id`** after `429`, `503` or a lost connection; wait the seconds in `Retry-After` first.
+The same request gets the same score.
+"""
+TAGS = [
+    {"name": "predictions", "description": "Ask a model."},
+    {"name": "features", "description": "Look at what models see."},
+]
+
+_EXAMPLE_ID = "0190a6c5-7b2e-7c11-8000-0123456789ab"
+_EXAMPLE_TIME = "2013-04-01T12:00:00Z"
+_TIME = {
+    "description": "The instant that features are read as of: ISO 8601 with an offset, or whole microseconds since "
+    "the epoch; now if absent. At most a day ahead.",
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}, {"type": "null"}],
+}
+
+
+def request_schema(model: ModelDeclaration) -> dict[str, Any]:
+    """Return the JSON Schema of a model's request bodies."""
+    entities = {
+        one.name: {
+            "type": "string",
+            "maxLength": MAX_KEY,
+            "description": one.description or f"Key of the {one.name}.",
+        }
+        for one in model.entities
+    }
+    inputs = {one.name: _input_schema(one) for one in model.inputs}
+    return {
+        "type": "object",
+        "required": ["entities"],
+        "additionalProperties": False,
+        "properties": {
+            "entities": _closed(entities, "What the model reads features of.", required=list(entities)),
+            "inputs": _closed(inputs, "What the caller knows; absent or null where it does not."),
+            "request_id": {
+                "type": ["string", "null"],
+                "format": "uuid",
+                "description": "UUID of the request; made where absent.",
+            },
+            "event_time": _TIME,
+            "caller": {
+                "type": ["string", "null"],
+                "maxLength": MAX_CALLER,
+                "description": "Who asks; kept in the log.",
+            },
+        },
+        "examples": [request_example(model)],
+    }
+
+
+def request_example(model: ModelDeclaration) -> dict[str, Any]:
+    """Return a body that the model answers."""
+    return {
+        "entities": {one.name: f"{one.name}-1" for one in model.entities},
+        "inputs": {one.name: 1.0 if one.type is InputType.DOUBLE else "text" for one in model.inputs},
+        "event_time": _EXAMPLE_TIME,
+    }
+
+
+def answer_response(model: ModelDeclaration) -> dict[str, Any]:
+    """Return the OpenAPI response of a model's answers."""
+    views = {
+        view.name: _closed(
+            {
+                "version": {"type": "integer"},
+                "age_ms": {
+                    "type": ["integer", "null"],
+                    "description": "Age of the entity's newest event; null for an entity without events.",
+                },
+                "status": {"enum": ["fresh", "stale", "missing"]},
+                "values": _closed(
+                    {one.name: {"type": ["number", "null"]} for one in view.features},
+                    view.description or "The values.",
+                ),
+            },
+            f"{view.ref} as it was served.",
+        )
+        for view in model.views
+    }
+    schema = {
+        "type": "object",
+        "properties": {
+            "request_id": {"type": "string", "format": "uuid"},
+            "status": {"enum": ["ANSWERED"]},
+            "score": {"type": "number"},
+            "decision": {"enum": [model.decision.above, model.decision.below]},
+            "model": {"type": "string"},
+            "version": {"type": "string"},
+            "event_time": {"type": "string", "format": "date-time"},
+            "features": _closed(views, "Every feature that the model saw."),
+        },
+    }
+    example = {
+        "request_id": _EXAMPLE_ID,
+        "status": "ANSWERED",
+        "score": 0.27,
+        "decision": model.decision.below,
+        "model": model.name,
+        "version": "20130401T000000Z-1f2e3d4c",
+        "event_time": _EXAMPLE_TIME,
+        "features": {
+            view.name: {
+                "version": view.version,
+                "age_ms": 4200,
+                "status": "fresh",
+                "values": {one.name: 1.0 for one in view.features},
+            }
+            for view in model.views
+        },
+    }
+    return {
+        "description": "The prediction, as it stands in the log.",
+        "content": {"application/json": {"schema": schema, "example": example}},
+    }
+
+
+def _closed(
+    properties: Mapping[str, Any], description: str, required: list[str] | None = None
+) -> dict[str, Any]:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": description,
+        "properties": dict(properties),
+        "additionalProperties": False,
+    }
+    return {**schema, "required": required} if required else schema
+
+
+def _input_schema(field: InputField) -> dict[str, Any]:
+    if field.type is InputType.DOUBLE:
+        return {"type": ["number", "null"], "description": field.description}
+    return {"type": ["string", "null"], "maxLength": MAX_TEXT, "description": field.description}

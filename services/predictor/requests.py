@@ -1,0 +1,199 @@
+"""What callers send, checked field by field, and the request that it means.
+
+A wrong body is a refusal, and a refusal is logged: so reading a body never fails. It gives the request as far
+as it can be read, and what is wrong with it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from driftline.contracts import prediction_fields as fields
+from driftline.project import InputField, InputType, ModelDeclaration, Project
+from driftline.runtime.ids import new_id, parse_id
+
+ENTITIES = "entities"
+INPUTS = "inputs"
+_KNOWN = (fields.REQUEST_ID, fields.EVENT_TIME, fields.CALLER, ENTITIES, INPUTS)
+
+#: Longest texts, in characters: a request's record has to fit into the log.
+MAX_KEY = 500
+MAX_TEXT = 10_000
+MAX_CALLER = 200
+_MAX_MODEL = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US, _LAST_US = (
+    (limit.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+    for limit in (datetime.min, datetime.max)
+)
+
+#: A field's path in the body, and what is wrong with it.
+Mistake = tuple[tuple[str, ...], str]
+
+
+class WrongValueError(ValueError):
+    """A value is not what its field wants; the text says what is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadRequest:
+    """A request as the log's columns hold it (times in microseconds, UTC), and the mistakes in its body."""
+
+    record: dict[str, Any]
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def id(self) -> str:
+        """The request's UUID: the caller's, or one that was made."""
+        return str(self.record[fields.REQUEST_ID])
+
+
+def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRequest:
+    """Return the request that a JSON body means, with everything that is wrong with it."""
+    reading = _Reading(body)
+    declaration = project.models.get(model)
+    record = {
+        fields.REQUEST_ID: reading.take(fields.REQUEST_ID, _request_id) or new_id(),
+        fields.MODEL: model[:_MAX_MODEL],
+        fields.REQUESTED_AT: now_us,
+        fields.EVENT_TIME: reading.take(fields.EVENT_TIME, _instant_us, otherwise=now_us),
+        fields.CALLER: reading.take(fields.CALLER, lambda value: _text(value, MAX_CALLER)),
+    }
+    record.update(dict.fromkeys(project.request_entities))
+    record.update(dict.fromkeys(one.name for one in project.request_inputs))
+    record.update(reading.entities(declaration))
+    record.update(reading.inputs(declaration))
+    reading.refuse_unknown(_KNOWN)
+    return ReadRequest(record=record, mistakes=tuple(reading.mistakes))
+
+
+class _Reading:
+    """Takes a body apart and gathers what is wrong with it."""
+
+    def __init__(self, body: Any) -> None:
+        self.mistakes: list[Mistake] = []
+        self._body: dict[str, Any] = {}
+        if isinstance(body, dict):
+            self._body = body
+        else:
+            self.mistakes.append((("body",), "an object is wanted"))
+
+    def take(self, name: str, read: Callable[[Any], Any], otherwise: Any = None) -> Any:
+        """Return a field as it reads; ``otherwise`` where it is absent, null or wrong."""
+        return self._read((name,), self._body.get(name), read, otherwise)
+
+    def entities(self, declaration: ModelDeclaration | None) -> dict[str, str]:
+        """Return the keys of the model's entities. What is missing is the engine's to refuse."""
+        known = {} if declaration is None else {one.name: one for one in declaration.entities}
+        given = self._named(ENTITIES, known, declaration)
+        read = {
+            name: self._read((ENTITIES, name), value, lambda value: _text(value, MAX_KEY))
+            for name, value in given.items()
+        }
+        return {name: key for name, key in read.items() if key is not None}
+
+    def inputs(self, declaration: ModelDeclaration | None) -> dict[str, float | str]:
+        """Return the model's inputs that were given."""
+        known = {} if declaration is None else {one.name: one for one in declaration.inputs}
+        given = self._named(INPUTS, known, declaration)
+        read = {
+            name: self._read((INPUTS, name), value, _reader_of(known[name])) for name, value in given.items()
+        }
+        return {name: value for name, value in read.items() if value is not None}
+
+    def refuse_unknown(self, known: tuple[str, ...]) -> None:
+        """Note the body's fields that mean nothing: a misspelt one would be ignored in silence."""
+        for name in self._body.keys() - set(known):
+            self.mistakes.append(((name,), f"no such field; known are {', '.join(known)}"))
+
+    def _named(
+        self, field: str, known: Mapping[str, Any], declaration: ModelDeclaration | None
+    ) -> dict[str, Any]:
+        given = self._body.get(field)
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            self.mistakes.append(((field,), "an object of names and values is wanted"))
+            return {}
+        if declaration is not None:  # else the engine says that there is no such model
+            for name in given.keys() - known.keys():
+                takes = ", ".join(sorted(known)) or "none"
+                self.mistakes.append(
+                    ((field, name), f"{declaration.name} takes no such name; known are {takes}")
+                )
+        return {name: value for name, value in given.items() if name in known}
+
+    def _read(
+        self, path: tuple[str, ...], value: Any, read: Callable[[Any], Any], otherwise: Any = None
+    ) -> Any:
+        if value is None:
+            return otherwise
+        try:
+            return read(value)
+        except WrongValueError as error:
+            self.mistakes.append((path, str(error)))
+            return otherwise
+
+
+def _reader_of(field: InputField) -> Callable[[Any], Any]:
+    return _number if field.type is InputType.DOUBLE else lambda value: _text(value, MAX_TEXT)
+
+
+def _request_id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise WrongValueError("a UUID is wanted, as text")
+    try:
+        return parse_id(value)
+    except ValueError:
+        raise WrongValueError(f"{value[:60]!r} is no UUID") from None
+
+
+def _text(value: Any, longest: int) -> str:
+    if not isinstance(value, str):
+        raise WrongValueError("a text is wanted")
+    if len(value) > longest:
+        raise WrongValueError(f"up to {longest:,} characters are taken, got {len(value):,}")
+    return value
+
+
+def _number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):  # a whole number may be larger than any float
+        number = math.nan
+    if not math.isfinite(number):
+        raise WrongValueError("a finite number is wanted")
+    return number
+
+
+def read_instant_us(text: str) -> int:
+    """Return the microseconds since the epoch of an ISO 8601 time with an offset; raise WrongValueError for others.
+
+    >>> read_instant_us("2013-04-01T14:00:00.000001+02:00")
+    1364817600000001
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongValueError(
+            "an ISO 8601 time with an offset is wanted, like 2013-04-01T12:00:00Z"
+        ) from None
+    if parsed.tzinfo is None:
+        raise WrongValueError("give the offset too (end it with Z for UTC)")
+    return _in_range((parsed - _EPOCH) // timedelta(microseconds=1))
+
+
+def _in_range(instant_us: int) -> int:
+    if not _FIRST_US <= instant_us <= _LAST_US:
+        raise WrongValueError("a time between the years 1 and 9999 is wanted")
+    return instant_us
+
+
+def _instant_us(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _in_range(value)
+    if isinstance(value, str):
+        return read_instant_us(value)
+    raise WrongValueError("an ISO 8601 time, or whole microseconds since the epoch, is wanted")

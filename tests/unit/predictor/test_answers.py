@@ -1,0 +1,49 @@
+"""An answer is the log's record, told by view."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline.project import ModelDeclaration, load_project
+from services.predictor.answers import answer_of
+
+
+@pytest.fixture(scope="module")
+def declaration() -> ModelDeclaration:
+    return load_project(Path(__file__).parents[2] / "e2e" / "shop").models["fraud"]
+
+
+def record(declaration: ModelDeclaration, age_ms: int | None) -> dict[str, Any]:
+    logged: dict[str, Any] = {
+        "request_id": "0190a6c5-7b2e-7c11-8000-0123456789ab",
+        "status": "ANSWERED",
+        "score": 0.1 + 0.2,
+        "decision": "accept",
+        "model": "fraud",
+        "model_version": "7",
+        "event_time": datetime(2013, 4, 1, 12, 0, 0, 1),
+    }
+    for view in declaration.views:
+        logged[view.age_column] = age_ms
+        logged |= {column: float(number) for number, column in enumerate(view.columns)}
+    return logged
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "status"), [(None, "missing"), (0, "fresh"), (1_000, "fresh"), (1_001, "stale")]
+)
+def test_values_come_with_version_age_and_status(
+    declaration: ModelDeclaration, age_ms: int | None, status: str
+) -> None:
+    views = tuple(replace(view, ttl="1s") for view in declaration.views)
+    answer = answer_of(replace(declaration, views=views), record(declaration, age_ms))
+    assert (answer["version"], answer["decision"], answer["score"]) == ("7", "accept", 0.1 + 0.2)
+    assert answer["event_time"] == "2013-04-01T12:00:00.000001Z"
+    assert list(answer["features"]) == ["customer_payments", "merchant_payments"]
+    for view in views:
+        served = answer["features"][view.name]
+        assert (served["version"], served["age_ms"], served["status"]) == (1, age_ms, status)
+        assert list(served["values"].values()) == [float(n) for n in range(len(view.features))]

@@ -1,0 +1,97 @@
+"""A body is read as far as it can be, and every mistake is named by its field."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline.project import Project, load_project
+from services.predictor.requests import read_request
+
+NOW_US = 1_750_000_000_000_000
+ID = "0190a6c5-7b2e-7c11-8000-0123456789ab"
+GOOD: dict[str, Any] = {
+    "request_id": ID.upper(),
+    "event_time": "2013-04-01T14:00:00+02:00",
+    "caller": "till 7",
+    "entities": {"customer": "c1", "merchant": "m1"},
+    "inputs": {"amount": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    return load_project(Path(__file__).parents[2] / "e2e" / "shop")
+
+
+def test_a_good_body_becomes_the_logs_columns(project: Project) -> None:
+    read = read_request(project, "fraud", GOOD, NOW_US)
+    assert read.mistakes == ()
+    assert read.id == ID
+    assert read.record == {
+        "request_id": ID,
+        "model": "fraud",
+        "requested_at": NOW_US,
+        "event_time": 1_364_817_600_000_000,
+        "caller": "till 7",
+        "customer": "c1",
+        "merchant": "m1",
+        "amount": 12.0,
+    }
+
+
+def test_what_is_absent_is_made_or_null(project: Project) -> None:
+    first, second = (read_request(project, "fraud", {}, NOW_US) for _ in range(2))
+    assert first.mistakes == ()
+    assert uuid.UUID(first.id).version == 7
+    assert first.id != second.id
+    assert first.record["event_time"] == NOW_US
+    assert [first.record[name] for name in ("caller", "customer", "merchant", "amount")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "reason"),
+    [
+        ({"request_id": "17"}, "request_id", "no UUID"),
+        ({"request_id": 17}, "request_id", "UUID"),
+        ({"event_time": "2013-04-01T12:00:00"}, "event_time", "offset"),
+        ({"event_time": "soon"}, "event_time", "ISO 8601"),
+        ({"event_time": 1.5}, "event_time", "wanted"),
+        ({"event_time": True}, "event_time", "wanted"),
+        ({"event_time": 2**63}, "event_time", ""),
+        ({"event_time": 2**62}, "event_time", ""),
+        ({"caller": "x" * 201}, "caller", "characters"),
+        ({"entities": []}, "entities", "object"),
+        ({"entities": {"customer": 3}}, "entities.customer", "text"),
+        ({"entities": {"planet": "x"}}, "entities.planet", "no such name"),
+        ({"inputs": "x"}, "inputs", "object"),
+        ({"inputs": {"amount": "much"}}, "inputs.amount", "number"),
+        ({"inputs": {"amount": True}}, "inputs.amount", "number"),
+        ({"inputs": {"amount": float("nan")}}, "inputs.amount", "finite"),
+        ({"inputs": {"amount": 10**400}}, "inputs.amount", ""),
+        ({"inputs": {"colour": 1}}, "inputs.colour", "no such name"),
+        ({"inptus": {}}, "inptus", "no such field"),
+    ],
+)
+def test_a_mistake_is_named_and_the_rest_is_read(
+    project: Project, changes: dict[str, Any], field: str, reason: str
+) -> None:
+    read = read_request(project, "fraud", {**GOOD, **changes}, NOW_US)
+    ((path, told),) = read.mistakes
+    assert ".".join(path) == field
+    assert reason in told
+    uuid.UUID(read.id)
+    if "entities" not in changes:
+        assert read.record["customer"] == "c1"
+
+
+@pytest.mark.parametrize("body", [None, 3, "text", [GOOD], True])
+def test_a_body_that_is_no_object_is_one_mistake(project: Project, body: Any) -> None:
+    assert [path for path, _ in read_request(project, "fraud", body, NOW_US).mistakes] == [("body",)]
+
+
+def test_a_request_to_an_unknown_model_is_the_engines_to_refuse(project: Project) -> None:
+    read = read_request(project, "x" * 5_000, GOOD, NOW_US)
+    assert read.mistakes == ()
+    assert len(read.record["model"]) <= 200
