@@ -85,13 +85,17 @@ def trace(
     """Tell the whole story of a request: events, features, model, score, decision."""
     settings, loaded = settings_for(project)
     console = Console(stderr=True)
-    with console.status("Reading the log and the events"):
+    with (
+        console.status("Reading the log") as status,
+        SchemaRegistry(settings.schema_registry_url) as registry,
+    ):
         found = trace_request(
             loaded,
             settings.topics(loaded),
             settings.kafka_config(),
-            SchemaRegistry(settings.schema_registry_url),
+            registry,
             request_id,
+            tell=status.update,
         )
     if as_json:
         typer.echo(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode())
@@ -110,14 +114,26 @@ def print_trace(console: Console, found: Trace) -> None:
         "model": f"{one['model']}@{one['model_version']}",
         "status": one["status"] + (f": {one['error']}" if one["error"] else ""),
         "score": "none" if one["score"] is None else f"{one['score']:.6f}, so {one['decision']}",
-        "took": f"{one['duration_us'] / 1000:.1f} ms, logged at partition {found.partition}, offset {found.offset}",
+        "took": f"{one['duration_us'] / 1000:.1f} ms, logged at partition {found.partition}, offset {found.offset}"
+        + (f", {found.records} records of this request" if found.records > 1 else ""),
     }
     for name, text in facts.items():
         console.print(f"  {name:<7} {text}", highlight=False)
     for view in found.views:
         title = f"{view.view}@{view.version} of {view.entity} {view.key}"
-        _print_values(console, f"{title}, made from {view.events:,} events", view.age_ms, view.values)
+        _print_values(console, f"{title}, {_made_from(view)}", view.age_ms, view.values)
         _print_events(console, view)
+
+
+def _made_from(view: ViewTrace) -> str:
+    number = f"made from {'' if view.complete else 'at least '}{view.events:,} events"
+    match view.recomputed_equal:
+        case True:
+            return f"{number} (computed again: equal)"
+        case False:
+            return f"{number} (computed again: [red]different[/red])"
+        case _:
+            return number
 
 
 def _print_events(console: Console, view: ViewTrace) -> None:

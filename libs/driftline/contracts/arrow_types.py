@@ -28,6 +28,7 @@ _LOGICAL = {
     "time-millis": pa.time32("ms"),
     "uuid": pa.string(),
 }
+_DECIMAL128_DIGITS = 38
 #: What pyruhvro decodes and encodes like fastavro. It panics on some others.
 _COLUMNAR_PRIMITIVES = frozenset(_PRIMITIVE) - {"bytes", "null"}
 _COLUMNAR_LOGICAL = frozenset({"timestamp-micros", "timestamp-millis", "date"})
@@ -85,7 +86,8 @@ def arrow_type(schema: Any, path: str = "") -> pa.DataType:
         return _PRIMITIVE[schema]
     kind, logical = schema["type"], schema.get("logicalType")
     if logical == "decimal":
-        return pa.decimal128(schema["precision"], schema.get("scale", 0))
+        sized = pa.decimal128 if schema["precision"] <= _DECIMAL128_DIGITS else pa.decimal256
+        return sized(schema["precision"], schema.get("scale", 0))
     if logical is not None:
         return _LOGICAL[logical]
     if kind == "record":

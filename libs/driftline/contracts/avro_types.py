@@ -130,6 +130,8 @@ class _Reading:
                 members.append({**member, "type": self.type_of(member["type"], place, inner, depth + 1)})
             self.open.discard(name)
             found = {"type": "record", "name": name, "fields": members}
+        if "aliases" in schema:
+            found["aliases"] = list(schema["aliases"])
         self.named[name] = found
         return found
 
@@ -145,6 +147,8 @@ class _Reading:
 def _with_logical(schema: Mapping[str, Any], plain: dict[str, Any]) -> dict[str, Any] | None:
     logical = schema.get("logicalType")
     if not isinstance(logical, str) or plain["type"] not in LOGICAL.get(logical, ()):
+        return None
+    if logical == "decimal" and not isinstance(schema.get("precision"), int):
         return None
     scale = {name: schema[name] for name in ("precision", "scale") if name in schema}
     return {**plain, "logicalType": logical, **scale}

@@ -37,12 +37,21 @@ def _explain(reader: Any, writer: Any, path: str) -> str | None:
                 return reason
         return None
     if isinstance(reader, list):
-        if any(_explain(branch, writer, path) is None for branch in reader):
+        reasons = {_kind(branch): _explain(branch, writer, path) for branch in reader}
+        if None in reasons.values():
             return None
-        return f"{_place(path)} was {_kind(writer)} and became {_words(reader)}"
+        became = f"{_place(path)} was {_kind(writer)} and became {' or '.join(reasons)}"
+        return reasons.get(_kind(writer), became)  # the branch of its own kind knows the field inside
     new, old = _kind(reader), _kind(writer)
     if new != old:
         return None if new in _PROMOTIONS.get(old, set()) else f"{_place(path)} was {old} and became {new}"
+    if isinstance(reader, Mapping) and "name" in reader:
+        old_name, new_names = (
+            _last(writer["name"]),
+            [_last(reader["name"]), *map(_last, reader.get("aliases", ()))],
+        )
+        if old_name not in new_names:
+            return f"{_place(path)} was the {new} {old_name} and became {new_names[0]}; give it the old name as an alias"
     if new == "record":
         return _explain_record(reader, writer, path)
     if new == "enum":
@@ -78,20 +87,26 @@ def _explain_enum(reader: Mapping[str, Any], writer: Mapping[str, Any], path: st
 
 
 def _explain_logical(reader: Any, writer: Any, path: str) -> str | None:
-    new = reader.get("logicalType") if isinstance(reader, Mapping) else None
-    old = writer.get("logicalType") if isinstance(writer, Mapping) else None
+    old, new = _logical(writer), _logical(reader)
     if new != old:
         return f"{_place(path)} was {old or 'without a logical type'} and became {new or 'without one'}"
     return None
 
 
+def _logical(schema: Any) -> str:
+    if not isinstance(schema, Mapping) or "logicalType" not in schema:
+        return ""
+    if schema["logicalType"] == "decimal":
+        return f"decimal({schema['precision']}, {schema.get('scale', 0)})"
+    return str(schema["logicalType"])
+
+
 def _kind(schema: Any) -> str:
-    kind = schema["type"] if isinstance(schema, Mapping) else schema
-    return _kind(kind) if isinstance(kind, Mapping) else str(kind)
+    return str(schema["type"] if isinstance(schema, Mapping) else schema)
 
 
-def _words(union: list[Any]) -> str:
-    return " or ".join(_kind(branch) for branch in union)
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _place(path: str) -> str:

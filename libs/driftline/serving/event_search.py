@@ -22,13 +22,13 @@ MAX_RECORDS = 500_000
 class FoundEvents:
     """Events with the columns of their schema, and the partition and offset of each; each event id once.
 
-    ``since_ms`` says how far back the search went, as record timestamps: None is as far as the topic goes.
-    ``stopped`` says that it gave up before it got there.
+    ``finished`` says that the search went back as far as it was asked to; ``whole``, that it saw everything
+    the topic still holds from before the instant.
     """
 
     table: pa.Table
-    since_ms: int | None
-    stopped: bool
+    finished: bool
+    whole: bool
 
 
 def find_events(
@@ -49,7 +49,7 @@ def find_events(
     held = reader.held(topic)
     pending = {one.partition: replace(one, stop=reader.offset_at(one, before_ms + 1)) for one in held}
     first = {one.partition: reader.offset_at(one, since_ms) for one in held}
-    reaches_back = all(first[one.partition] > one.start for one in held if one.length)
+    oldest = {one.partition: one.start for one in held}
     tables: list[pa.Table] = []
     left = max_records
     while left > 0 and any(pending[number].stop > first[number] for number in pending):
@@ -58,8 +58,7 @@ def find_events(
             for one in pending.values()
             if one.stop > first[one.partition]
         ]
-        for messages in reader.read(blocks):
-            tables.append(_kept(decoder, messages, wanted))
+        tables += [_kept(decoder, messages, wanted) for messages in reader.read(blocks)]
         left -= sum(block.length for block in blocks)
         pending.update(
             {
@@ -67,11 +66,10 @@ def find_events(
                 for block in blocks
             }
         )
-    stopped = any(pending[number].stop > first[number] for number in pending)
     table = pa.concat_tables([_empty(decoder), *tables])
-    return FoundEvents(
-        table=_once(table, event_type), since_ms=since_ms if reaches_back else None, stopped=stopped
-    )
+    finished = all(one.stop <= first[number] for number, one in pending.items())
+    whole = all(one.stop <= oldest[number] for number, one in pending.items())
+    return FoundEvents(table=_once(table, event_type), finished=finished, whole=whole)
 
 
 def _kept(decoder: BatchDecoder, messages: list[Message], wanted: Mapping[str, Sequence[str]]) -> pa.Table:

@@ -1,34 +1,54 @@
-"""Tell the story of a request from the topics: the prediction, its features, the events that made them."""
+"""Tell the story of a request from the topics: the prediction, its features, the events that made them.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+1. The record in the log. A UUIDv7 says when the request was made, so reading starts there; for others, and where
+   the request was asked again later, the log is read from its beginning.
+2. Each view that the record names, with the values as they were served.
+3. The view's events that were there by then, back as far as its longest window reaches, within a bound.
+4. The values once more, computed from these events: equal to the served ones, or the trace says so.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from driftline.contracts import prediction_fields as fields
+from driftline.contracts import prediction_fields as names
+from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.contracts.wire import split
 from driftline.features import FeatureView
-from driftline.project import Project
-from driftline.runtime.errors import BadMessageError, RefusedError, UnavailableError
+from driftline.features.keys import partition_of
+from driftline.features.point_in_time import as_of_join
+from driftline.project import EventType, Project
+from driftline.runtime.errors import BadMessageError, RefusedError
 from driftline.runtime.ids import id_time_ms, parse_id
+from driftline.serving.event_search import MAX_RECORDS, OFFSET, PARTITION, FoundEvents, find_events
+from driftline.serving.log_reading import LogReader, Stretch
 
-_TIMEOUT = 10.0
-_BATCH = 10_000
-#: A request is logged within seconds of its making; clocks differ by less than this.
+#: A request is logged after its making; clocks differ by less than this.
 _CLOCK_SLACK_MS = 60_000
-#: Windows without end (last, time since last) are searched so far back.
-_LONGEST = timedelta(days=30)
+#: What describes the newest event (last, time since last) has no window; its events are searched so far back.
+_LONGEST_MS = 30 * 86_400_000
+_KNOWN = "__known"
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewTrace:
-    """A view as it was served for a request, and the events inside its longest window."""
+    """A view as it was served for a request, and the events inside its longest window.
+
+    ``events`` counts them, ``newest`` tells some in full. ``complete`` is False where the search hit its bound.
+    ``recomputed_equal`` says whether the same values come out of the events again; None where the events are not
+    all there to tell, or the view has another version now.
+    """
 
     view: str
     version: int
@@ -38,25 +58,31 @@ class ViewTrace:
     values: dict[str, float | None]
     events: int = 0
     newest: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = True
+    recomputed_equal: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A request and what became of it. ``prediction`` is the log's record as JSON can hold it."""
+    """A request and what became of it.
+
+    ``prediction`` is the log's record as JSON can hold it; ``records`` counts those of this request (one that was
+    asked again has more).
+    """
 
     request_id: str
     prediction: dict[str, Any]
     partition: int
     offset: int
+    records: int
     views: list[ViewTrace]
 
     def as_json(self) -> dict[str, Any]:
         """Return the trace as plain values."""
-        views = [{name: getattr(view, name) for name in ViewTrace.__slots__} for view in self.views]
-        place = {"partition": self.partition, "offset": self.offset}
+        views = [{one.name: getattr(view, one.name) for one in fields(ViewTrace)} for view in self.views]
         return {
             "request_id": self.request_id,
-            "logged_at": place,
+            "logged_at": {"partition": self.partition, "offset": self.offset, "records": self.records},
             "prediction": self.prediction,
             "views": views,
         }
@@ -70,6 +96,8 @@ def trace_request(
     request_id: str,
     *,
     newest: int = 5,
+    max_records: int = MAX_RECORDS,
+    tell: Tell = lambda _text: None,
 ) -> Trace:
     """Find a request in the log and the events that made its features.
 
@@ -77,6 +105,10 @@ def trace_request(
     ----------
     newest
         How many of each view's events are told in full; all are counted.
+    max_records
+        How many records of each event topic are looked at, at most (rounded up to whole blocks).
+    tell
+        Told what is going on, for a progress line.
 
     Raises
     ------
@@ -89,111 +121,186 @@ def trace_request(
         wanted = parse_id(request_id)
     except ValueError as error:
         raise RefusedError(f"{request_id!r} is no UUID") from error
-    reader = _Reader(kafka, registry)
-    try:
-        record, partition, offset = _find(reader, project, topics, wanted)
-        model = project.models.get(record[fields.MODEL])
-        views = [
-            _trace_view(reader, project, topics, view, record, newest)
-            for view in (model.views if model else ())
-        ]
-    except KafkaException as error:
-        raise UnavailableError(f"the broker does not answer: {error}") from error
-    finally:
-        reader.close()
-    prediction = RecordCodec.to_json(record)
-    return Trace(request_id=wanted, prediction=prediction, partition=partition, offset=offset, views=views)
+    with LogReader(kafka) as reader:
+        found = _find(reader, project, topics.predictions, registry, wanted, tell)
+        record = found[-1].record
+        events = _Events(reader, project, topics, registry, record, max_records=max_records, tell=tell)
+        views = [_trace_view(project, ref, record, events, newest) for ref in record[names.FEATURE_VIEWS]]
+    return Trace(
+        request_id=wanted,
+        prediction=RecordCodec.to_json(record),
+        partition=found[-1].partition,
+        offset=found[-1].offset,
+        records=len(found),
+        views=views,
+    )
 
 
-class _Reader:
-    """Reads a topic to its end, from a time on."""
-
-    def __init__(self, kafka: Mapping[str, Any], registry: SchemaRegistry) -> None:
-        self._registry = registry
-        self._consumer = Consumer(
-            {
-                **kafka,
-                "group.id": "driftline-trace",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-            }
-        )
-
-    def close(self) -> None:
-        self._consumer.close()
-
-    def messages(self, topic: str, since_ms: int | None) -> Any:
-        """Yield the messages of all partitions whose record timestamp is not before ``since_ms``."""
-        partitions = list(self._consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic].partitions)
-        starts = [TopicPartition(topic, partition, since_ms or 0) for partition in partitions]
-        if since_ms is not None:
-            starts = self._consumer.offsets_for_times(starts, timeout=_TIMEOUT)
-        self._consumer.assign(starts)
-        ended: set[int | None] = set()
-        while len(ended) < len(partitions):
-            for message in self._consumer.consume(_BATCH, 1.0):
-                if message.error() is not None:
-                    ended.add(message.partition())
-                else:
-                    yield message
-
-    def decode(self, codec: RecordCodec, value: bytes | None) -> dict[str, Any] | None:
-        """Return a message's record; None for a bad one."""
-        try:
-            schema_id, body = split(value)
-            return codec.decode(body, self._registry.schema(schema_id))
-        except BadMessageError:
-            return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Logged:
+    record: dict[str, Any]
+    partition: int
+    offset: int
 
 
-def _find(reader: _Reader, project: Project, topics: Topics, wanted: str) -> tuple[dict[str, Any], int, int]:
+def _find(
+    reader: LogReader, project: Project, topic: str, registry: SchemaRegistry, wanted: str, tell: Tell
+) -> list[_Logged]:
+    """Return the records of a request as far as they had to be read; the last is the one that counts."""
+    codec, key = RecordCodec(prediction_schema(project)), wanted.encode()
+    found: list[_Logged] = []
+    for stretches in _where_to_look(reader, topic, wanted):
+        total, seen = sum(one.length for one in stretches), 0
+        for messages in reader.read(stretches):
+            seen += len(messages)
+            tell(f"Looking for the request in {topic}: {seen:,} of {total:,} records")
+            for message in messages:
+                if (message.key() or b"").lower() != key:
+                    continue
+                try:
+                    schema_id, body = split(message.value())
+                    record = codec.decode(body, registry.schema(schema_id))
+                except BadMessageError:
+                    continue
+                place = {"partition": message.partition() or 0, "offset": message.offset() or 0}
+                found.append(_Logged(record=record, **place))
+            if any(one.record[names.STATUS] == "ANSWERED" for one in found):
+                return sorted(found, key=lambda one: one.record[names.STATUS] == "ANSWERED")
+        if found:
+            return found
+    raise RefusedError(f"no request {wanted} is in {topic}", status=404, title="No such request")
+
+
+def _where_to_look(reader: LogReader, topic: str, wanted: str) -> Iterator[list[Stretch]]:
+    held = reader.held(topic)
+    home = partition_of(wanted, len(held))
     made_ms = id_time_ms(wanted)
-    codec = RecordCodec(prediction_schema(project))
-    key = wanted.encode()
-    for since in ([made_ms - _CLOCK_SLACK_MS] if made_ms is not None else []) + [None]:
-        for message in reader.messages(topics.predictions, since):
-            if message.key() == key:
-                record = reader.decode(codec, message.value())
-                if record is not None:
-                    return record, message.partition(), message.offset()
-    raise RefusedError(f"no request {wanted} is in {topics.predictions}", status=404)
+    if made_ms is not None:  # the likely place: the id's own partition, from the time of its making
+        start = reader.offset_at(held[home], made_ms - _CLOCK_SLACK_MS)
+        yield [replace(held[home], start=start)]
+    yield [held[home]]
+    yield [one for one in held if one.partition != home]
+
+
+class _Events:
+    """The events behind a prediction's views, searched once per event type."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        project: Project,
+        topics: Topics,
+        registry: SchemaRegistry,
+        record: Mapping[str, Any],
+        *,
+        max_records: int,
+        tell: Tell,
+    ) -> None:
+        self._reader, self._project, self._topics, self._registry = reader, project, topics, registry
+        self._record = record
+        self._max_records = max_records
+        self._tell = tell
+        self._found: dict[str, FoundEvents] = {}
+        self.as_of_us = _micros(record[names.EVENT_TIME])
+        named = [ref.rpartition("@")[0] for ref in record[names.FEATURE_VIEWS]]
+        self._views = [project.views[name] for name in named if name in project.views]
+
+    def of(self, view: FeatureView) -> FoundEvents:
+        """Return the events of all entities of the request of the view's event type."""
+        event_type = self._project.event_types[view.source.event_type]
+        if event_type.name not in self._found:
+            topic = self._topics.events(event_type.name)
+            self._tell(f"Reading the events in {topic}")
+            siblings = [one for one in self._views if one.source.event_type == event_type.name]
+            wanted: dict[str, list[str]] = {}
+            for one in siblings:
+                wanted.setdefault(one.source.entity_field, []).append(self._record[one.entity.name])
+            reach_ms = max(reach_us(one) for one in siblings) // 1_000
+            self._found[event_type.name] = find_events(
+                self._reader,
+                BatchDecoder(dict(event_type.schema), self._registry.schema),
+                event_type,
+                topic,
+                wanted,
+                # A record is not older than its event, but for the skew that the store allows.
+                since_ms=(self.as_of_us - self._project.future_skew_us) // 1_000 - reach_ms - _CLOCK_SLACK_MS,
+                before_ms=_micros(self._record[names.PREDICTED_AT]) // 1_000,
+                max_records=self._max_records,
+            )
+        return self._found[event_type.name]
+
+
+def reach_us(view: FeatureView) -> int:
+    """Return how far back from an instant a view's events lie."""
+    windows = [one.window_us for one in view.features]
+    return max(_LONGEST_MS * 1_000 if window is None else window for window in windows)
 
 
 def _trace_view(
-    reader: _Reader,
-    project: Project,
-    topics: Topics,
-    view: FeatureView,
-    record: Mapping[str, Any],
-    newest: int,
+    project: Project, ref: str, record: Mapping[str, Any], events: _Events, newest: int
 ) -> ViewTrace:
-    key = record.get(view.entity.name)
+    name, _, version = ref.rpartition("@")
+    view = project.views.get(name)
+    if view is None or view.ref != ref or record.get(view.entity.name) is None:
+        return _as_logged(name, int(version), record)
+    values = {one.name: record.get(column) for one, column in zip(view.features, view.columns, strict=True)}
+    key = record[view.entity.name]
+    found = events.of(view)
     event_type = project.event_types[view.source.event_type]
-    as_of: datetime = record[fields.EVENT_TIME]
-    windows = [timedelta(microseconds=one.window_us) for one in view.features if one.window_us is not None]
-    since = as_of - (_LONGEST if any(one.window_us is None for one in view.features) else max(windows))
-    codec = RecordCodec(dict(event_type.schema))
-    before_ms = int(record[fields.PREDICTED_AT].timestamp() * 1_000)
-    seen: dict[str, dict[str, Any]] = {}
-    if key is not None:
-        for message in reader.messages(topics.events(event_type.name), None):
-            if message.timestamp()[1] > before_ms:
-                continue
-            event = reader.decode(codec, message.value())
-            if event is None or event[view.source.entity_field] != key:
-                continue
-            if since < event[event_type.event_time] <= as_of:
-                seen.setdefault(event[event_type.event_id], event)
-    ordered = sorted(seen.values(), key=lambda event: event[event_type.event_time], reverse=True)
+    own = found.table.filter(pc.equal(found.table.column(view.source.entity_field), pa.scalar(key)))
+    times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
+    inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
+    shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]
+    enough = found.whole or (found.finished and all(one.window_us is not None for one in view.features))
     return ViewTrace(
-        view=view.name,
+        view=name,
         version=view.version,
         entity=view.entity.name,
         key=key,
-        age_ms=record[view.age_column],
-        values={one.name: record[column] for one, column in zip(view.features, view.columns, strict=True)},
-        events=len(seen),
-        newest=[RecordCodec.to_json(event) for event in ordered[:newest]],
+        age_ms=record.get(view.age_column),
+        values=values,
+        events=len(inside),
+        newest=[_event_json(event_type, one) for one in own.take(pa.array(shown)).to_pylist()],
+        complete=found.finished,
+        recomputed_equal=_recompute(view, own, key, events.as_of_us, values) if enough else None,
     )
+
+
+def _as_logged(name: str, version: int, record: Mapping[str, Any]) -> ViewTrace:
+    """Return what the record alone says of a view that is declared otherwise now."""
+    prefix, age = f"{name}__", f"{name}__age_ms"
+    values = {
+        column.removeprefix(prefix): value
+        for column, value in record.items()
+        if column.startswith(prefix) and column != age
+    }
+    return ViewTrace(
+        view=name, version=version, entity="", key=None, age_ms=record.get(age), values=values, complete=False
+    )
+
+
+def _recompute(
+    view: FeatureView, own: pa.Table, key: str, as_of_us: int, served: Mapping[str, float | None]
+) -> bool:
+    """Tell whether the events give the served values again."""
+    # Each was in the store when the prediction was made, whatever its event time says.
+    known = own.append_column(_KNOWN, pa.array(np.full(len(own), as_of_us), pa.timestamp("us")))
+    again = as_of_join(view, known, [key], np.array([as_of_us], np.int64), known_at=_KNOWN).values[0]
+    wanted = np.array([np.nan if value is None else value for value in served.values()])
+    return bool(np.array_equal(again, wanted, equal_nan=True))
+
+
+def _event_json(event_type: EventType, event: Mapping[str, Any]) -> dict[str, Any]:
+    place = {"partition": event[PARTITION], "offset": event[OFFSET]}
+    told = {one["name"]: event[one["name"]] for one in event_type.schema["fields"]}
+    utc = {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+        for name, value in told.items()
+    }
+    return {**RecordCodec.to_json(utc), **place}
+
+
+def _micros(time: datetime) -> int:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    delta = time - epoch
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -1,0 +1,255 @@
+"""The data plane's lines: the feature store against R and against Faust, the stream predictor against an echo."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import redis
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from rich.console import Console
+
+from benchmarks import events, peers
+from benchmarks.comparison import Comparison
+from benchmarks.feature_store_path import PROJECT, applied_per_second
+from benchmarks.model import write_model
+from driftline.contracts.admin import create_topics
+from driftline.contracts.project_schemas import prediction_request_schema
+from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.registry import SchemaRegistry
+from driftline.contracts.topics import Topics
+from driftline.contracts.wire import frame
+from driftline.project import Project, load_project
+from driftline.runtime.health import Health
+from driftline.runtime.ids import new_id
+from services.predictor.assembly import Predictor
+from services.predictor.settings import PredictorSettings
+
+FAUST_ROWS = 30_000
+REQUESTS = 60_000
+_READY_SECONDS = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """What the lines share: servers, loaded topics, service processes that run while one line needs them."""
+
+    environment: dict[str, str]
+    folder: Path
+    rows: int
+    project: Project
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    count: int = 0
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker."""
+        return self.environment["KAFKA_BOOTSTRAP_SERVERS"]
+
+    @property
+    def topics(self) -> Topics:
+        """The bench project's topics."""
+        return Topics(self.project.name)
+
+    def service(self, name: str, **variables: str) -> str:
+        """Start a service (once for each set of variables is up to the caller) and return its address."""
+        self.count += 1
+        instance = f"{name}-{self.count}"
+        environment = {
+            **os.environ,
+            **self.environment,
+            "DRIFTLINE_PROJECT": str(PROJECT),
+            "DRIFTLINE_STATE": str(self.folder),
+            "DRIFTLINE_MODELS": str(self.folder / "models"),
+            "DRIFTLINE_INSTANCE": instance,
+            "OPENBLAS_NUM_THREADS": "1",
+            **variables,
+        }
+        return self.launch([sys.executable, "-P", "-m", f"services.{name}"], environment, instance)
+
+    def launch(self, command: list[str], environment: dict[str, str], instance: str) -> str:
+        """Start a process that writes its port to run/<instance>.json, and wait until it is ready."""
+        with (self.folder / f"{instance}.log").open("ab") as log:
+            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        run = self.folder / "run" / f"{instance}.json"
+        until = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < until:
+            try:
+                address = f"http://127.0.0.1:{json.loads(run.read_text())['port']}"
+                if httpx.get(f"{address}/readyz", timeout=2).is_success:
+                    return address
+            except (OSError, ValueError, httpx.HTTPError):
+                pass
+            time.sleep(0.1)
+        raise TimeoutError(f"{instance} is not ready; see {self.folder}")
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(30)
+        self.processes.clear()
+
+
+def create_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
+    """Create a topic and wait for it."""
+    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(name, partitions, 1)])[name].result(
+        30
+    )
+
+
+def prepare(environment: dict[str, str], folder: Path, rows: int, console: Console) -> Bench:
+    """Create topics, register schemas, load events, write a model."""
+    project = load_project(PROJECT)
+    bench = Bench(environment=environment, folder=folder, rows=rows, project=project)
+    create_topics({"bootstrap.servers": bench.bootstrap}, project, bench.topics)
+    with SchemaRegistry(environment["SCHEMA_REGISTRY_URL"]) as registry:
+        ids = registry.register_project(project, bench.topics)
+    topic = bench.topics.events("readings")
+    console.print(f"loading {rows:,} events")
+    events.load(bench.bootstrap, topic, rows, dict(project.event_types["readings"].schema), ids[topic])
+    write_model(project, folder / "models")
+    for name in ("echo-source", "echo", "round-trip"):
+        create_topic(bench.bootstrap, name)
+    _load_requests(bench, ids[bench.topics.prediction_requests])
+    return bench
+
+
+def _load_requests(bench: Bench, schema_id: int) -> None:
+    """Produce prediction requests to the requests topic's only partition, and the same bytes to the echo's."""
+    codec = RecordCodec(prediction_request_schema(bench.project))
+    rng = np.random.default_rng(5)
+    sensors = rng.integers(0, events.SENSORS, REQUESTS)
+    producer = Producer({"bootstrap.servers": bench.bootstrap, "queue.buffering.max.messages": 1_000_000})
+    for row in range(REQUESTS):
+        request_id = new_id()
+        record = {
+            "request_id": request_id,
+            "model": "failure",
+            "requested_at": events.START_US,
+            "event_time": events.START_US + bench.rows * events.SPACING_US,
+            "caller": "bench",
+            "sensor": f"sensor-{sensors[row]:05d}",
+            "load": float(row % 100),
+        }
+        value = frame(schema_id, codec.encode(record))
+        for topic in (bench.topics.prediction_requests, "echo-source"):
+            producer.produce(topic, value, request_id.encode(), partition=0)
+        if row % 1_000 == 0:
+            producer.poll(0)
+    producer.flush()
+
+
+def comparisons(bench: Bench) -> list[Comparison]:
+    """Return the data plane's lines."""
+    schema = dict(bench.project.event_types["readings"].schema)
+    topic = bench.topics.events("readings")
+
+    def store() -> float:
+        return applied_per_second(bench.environment, bench.rows)
+
+    def r() -> float:
+        return peers.consume_and_decode(bench.bootstrap, topic, bench.rows, schema)
+
+    def echo() -> float:
+        return peers.transactional_echo(bench.bootstrap, "echo-source", "echo", REQUESTS)
+
+    return [
+        Comparison(
+            name="feature store, events to Redis exactly once / R",
+            unit="events/s",
+            ours=store,
+            theirs=r,
+            aim=1.0,
+            note="R: consume and decode with fastavro; 4,000 entities, 48 tiles",
+        ),
+        Comparison(
+            name="feature store / Faust agent with a table",
+            unit="events/s",
+            ours=store,
+            theirs=lambda: faust_per_second(bench, topic),
+            aim=15,
+        ),
+        Comparison(
+            name="stream predictor / transactional echo",
+            unit="requests/s",
+            ours=lambda: predicted_per_second(bench),
+            theirs=echo,
+            aim=0.5,
+            note="one view of 4,000 entities, boosting in ONNX, full log; the echo copies the requests' bytes",
+        ),
+    ]
+
+
+def faust_per_second(bench: Bench, topic: str) -> float:
+    """Run the Faust peer in a process of its own and return its rate."""
+    bench.count += 1
+    folder = bench.folder / f"faust{bench.count}"
+    folder.mkdir()
+    command = [
+        *(sys.executable, "-m", "benchmarks.faust_peer", bench.bootstrap, topic, str(FAUST_ROWS)),
+        *(str(PROJECT / "schemas" / "reading.avsc"), str(folder)),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        for line in process.stdout or ():
+            if b'"rate"' in line:
+                return float(json.loads(line[line.index(b"{") :])["rate"])
+        raise RuntimeError("the Faust peer ended without a rate")
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def predicted_per_second(bench: Bench) -> float:
+    """Predict the whole requests topic as the service does; rate between the first and the last commit."""
+    _fill_store(bench)
+    bench.count += 1
+    given: dict[str, Any] = {
+        **bench.environment,
+        "DRIFTLINE_PROJECT": str(PROJECT),
+        "DRIFTLINE_INSTANCE": f"predictor-bench-{bench.count}",
+        "DRIFTLINE_MODELS": str(bench.folder / "models"),
+    }
+    settings = PredictorSettings.model_validate(given)
+    group = f"{bench.topics.prefix}.predictor"
+    place = TopicPartition(bench.topics.prediction_requests, 0, 0)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [place])])[group].result(30)
+    watch = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": group})
+    stop = threading.Event()
+    predictor = Predictor(settings, bench.project, Health("predictor", settings.instance))
+    worker = threading.Thread(target=predictor.run, args=(stop,))
+    worker.start()
+    first: tuple[int, float] | None = None
+    try:
+        while True:
+            offset = watch.committed([TopicPartition(place.topic, 0)], timeout=10)[0].offset
+            if offset > 0 and first is None:
+                first = (offset, time.perf_counter())
+            if first is not None and offset >= REQUESTS:
+                return (offset - first[0]) / (time.perf_counter() - first[1])
+            if not worker.is_alive():
+                raise RuntimeError("the stream ended; see above")
+            time.sleep(0.002)
+    finally:
+        stop.set()
+        worker.join(30)
+        predictor.close()
+        watch.close()
+
+
+def _fill_store(bench: Bench) -> None:
+    """Make sure that the store holds the events (another line may have emptied it)."""
+    if redis.Redis.from_url(bench.environment["REDIS_URL"]).dbsize() < events.SENSORS:
+        applied_per_second(bench.environment, bench.rows)
