@@ -72,7 +72,7 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     )
 
     @router.get(
-        "/v1/features/{view}/{entity}",
+        "/v1/features/{view}/{entity:path}",  # a key may hold slashes
         tags=["features"],
         summary="Read an entity's features",
         description="The values of a feature view as they would be served, with their age.",

@@ -51,7 +51,7 @@ class Traffic(threading.Thread):
 
 
 class Payments:
-    """Makes payments whose event time goes on by a second each; some with nulls."""
+    """Makes payments whose event time goes on by a tenth of a second each; some with nulls."""
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
@@ -63,7 +63,7 @@ class Payments:
             "event_id": new_id(),
             "customer": f"customer-{self._random.randrange(200)}",
             "merchant": f"merchant-{self._random.randrange(20)}",
-            "paid_at": START_US + self._made * 1_000_000 - self._random.randrange(600) * 1_000_000,
+            "paid_at": START_US + self._made * 100_000 - self._random.randrange(600) * 1_000_000,
             "amount": None if self._random.random() < 0.1 else round(self._random.uniform(1, 500), 2),
             "refunded": self._random.choice([True, False, None]),
         }

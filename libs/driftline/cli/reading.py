@@ -1,7 +1,9 @@
 """`driftline predict`, `driftline features get`, `driftline trace`: ask and understand."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -12,12 +14,16 @@ from rich.table import Table
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
 from driftline.contracts.registry import SchemaRegistry
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
-from driftline.runtime.instance_file import read_instance_file
+from driftline.runtime.instance_file import read_instance_files
 from driftline.serving.tracing import Trace, ViewTrace, trace_request
 
 features = typer.Typer(help="Read an entity's features.", no_args_is_help=True)
 
 StateOption = Annotated[Path, typer.Option(envvar="DRIFTLINE_STATE", help="Folder of this machine's state.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="DRIFTLINE_PREDICTOR_URL", help="The predictor, where it is not this machine's own."),
+]
 _TIMEOUT = 15.0
 _EVENTS_SHOWN = 3
 
@@ -31,6 +37,7 @@ def predict(
     ] = None,
     event_time: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; now if left out.")] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID of the request; made if left out.")] = None,
+    url: UrlOption = "",
     state: StateOption = Path(".driftline"),
     as_json: JsonOption = False,
 ) -> None:
@@ -38,12 +45,15 @@ def predict(
 
     Example: driftline predict lateness -e origin=JFK -e carrier=UA -e dest=LAX -i distance=2475
     """
-    body: dict[str, Any] = {"entities": _pairs(entity), "inputs": _numbers(_pairs(given or []))}
+    url = _predictor_url(url, state)
+    body: dict[str, Any] = {"entities": _pairs(entity)}
+    if given:
+        body["inputs"] = _inputs(_call(url, "GET", "/v1/models")["models"], model, _pairs(given))
     if event_time is not None:
         body["event_time"] = event_time
     if request_id is not None:
         body["request_id"] = request_id
-    answer = _call(state, "POST", f"/v1/models/{model}/predictions", body)
+    answer = _call(url, "POST", f"/v1/models/{quote(model, safe='')}/predictions", body)
     if as_json:
         typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
         return
@@ -63,12 +73,14 @@ def get(
     entity: Annotated[str, typer.Argument(help="The entity's key.")],
     *,
     as_of: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; now if left out.")] = None,
+    url: UrlOption = "",
     state: StateOption = Path(".driftline"),
     as_json: JsonOption = False,
 ) -> None:
     """Show an entity's features as they would be served, with their age."""
     query = {} if as_of is None else {"as_of": as_of}
-    answer = _call(state, "GET", f"/v1/features/{view}/{entity}", None, query)
+    path = f"/v1/features/{quote(view, safe='')}/{quote(entity, safe='')}"
+    answer = _call(_predictor_url(url, state), "GET", path, query=query)
     if as_json:
         typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
         return
@@ -160,29 +172,41 @@ def _pairs(given: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _numbers(given: dict[str, str]) -> dict[str, float | str]:
+def _inputs(models: list[dict[str, Any]], model: str, given: dict[str, str]) -> dict[str, float | str]:
+    """Return inputs as the model takes them; what is no number stays a text, for the predictor to refuse."""
+    types: dict[str, str] = next((one["inputs"] for one in models if one["name"] == model), {})
     values: dict[str, float | str] = {}
     for name, text in given.items():
-        try:
-            values[name] = float(text)
-        except ValueError:
-            values[name] = text
+        values[name] = text
+        if types.get(name) == "double":
+            with contextlib.suppress(ValueError):
+                values[name] = float(text)
     return values
 
 
 def _call(
-    state: Path, method: str, path: str, body: dict[str, Any] | None, query: dict[str, str] | None = None
+    url: str, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    instance = read_instance_file(state, "predictor-0")
-    if instance is None:
-        raise ConfigurationError(f"no predictor runs from {state}; start one with `driftline up`")
     try:
-        answer = httpx.request(
-            method, f"http://127.0.0.1:{instance.port}{path}", json=body, params=query, timeout=_TIMEOUT
-        )
-    except httpx.HTTPError as error:
-        raise UnavailableError(f"the predictor does not answer: {error}") from error
-    content: dict[str, Any] = answer.json()
+        answer = httpx.request(method, url + path, json=body, params=query, timeout=_TIMEOUT)
+        content: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise UnavailableError(f"the predictor at {url} does not answer: {error}") from error
     if not answer.is_success:
-        raise RefusedError(str(content.get("detail") or content), status=answer.status_code)
+        detail = str(content.get("detail") or content)
+        if answer.status_code in (429, 503):
+            raise UnavailableError(detail)
+        raise RefusedError(detail, status=answer.status_code)
     return content
+
+
+def _predictor_url(url: str, state: Path) -> str:
+    """Return where to ask: what was named, else this machine's own predictor."""
+    if url:
+        return url.rstrip("/")
+    for instance in read_instance_files(state):
+        if instance.service == "predictor":
+            return f"http://127.0.0.1:{instance.port}"
+    raise ConfigurationError(
+        f"no predictor runs from {state}; start one with `driftline up`, or name one with --url"
+    )

@@ -44,7 +44,9 @@ def _explain(reader: Any, writer: Any, path: str) -> str | None:
         return reasons.get(_kind(writer), became)  # the branch of its own kind knows the field inside
     new, old = _kind(reader), _kind(writer)
     if new != old:
-        return None if new in _PROMOTIONS.get(old, set()) else f"{_place(path)} was {old} and became {new}"
+        if new in _PROMOTIONS.get(old, ()) and not _logical(writer) and not _logical(reader):
+            return None
+        return f"{_place(path)} was {_logical(writer) or old} and became {_logical(reader) or new}"
     if isinstance(reader, Mapping) and "name" in reader:
         old_name, new_names = (
             _last(writer["name"]),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
-import httpx
+import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -40,7 +40,7 @@ class SchemaRegistry:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = SchemaRegistryClient({"url": url, "timeout": 10})
+        self._client = SchemaRegistryClient({"url": url, "timeout": 10, "max.retries": 0})
         self._schemas: dict[int, dict[str, Any]] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._unknown_until: dict[int, float] = {}
@@ -79,6 +79,7 @@ class SchemaRegistry:
 
     def latest(self, subject: str) -> dict[str, Any] | None:
         """Return the latest schema of a subject; None for a new subject."""
+        self._client.clear_latest_caches()  # type: ignore[no-untyped-call]  # another process may have registered since
         found = self._call(lambda: self._client.get_latest_version(subject), absent=None)
         return None if found is None else _parsed(found.schema)
 
@@ -151,7 +152,7 @@ class SchemaRegistry:
                     raise ConfigurationError(msg) from error  # a wrong URL, schema or credential
                 if attempt == _ATTEMPTS - 1:
                     raise UnavailableError(f"the schema registry at {self._url} fails: {error}") from error
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx2.HTTPError, OSError) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise UnavailableError(
                         f"the schema registry at {self._url} does not answer: {error}"

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from driftline.cli import contracts, dead_letters
 from driftline.cli.publishing import publish, tail
-from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.project import Project, load_project
 from driftline.runtime.health import Health
@@ -86,13 +85,12 @@ def prepared(driftline: Driftline) -> None:
 @pytest.fixture
 def ingest(prepared: None, settings: PlatformSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     own = IngestSettings.from_environment()
-    with SchemaRegistry(own.schema_registry_url) as registry:
-        app = build_app(own, Health("ingest", own.instance), registry=registry)
-        server = BackgroundServer(app, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.start()}"
-        monkeypatch.setenv("DRIFTLINE_INGEST_URL", url)
-        until = time.monotonic() + 30
-        while httpx.get(f"{url}/readyz").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.1)
-        yield url
-        server.stop()
+    app = build_app(own, Health("ingest", own.instance))
+    server = BackgroundServer(app, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.start()}"
+    monkeypatch.setenv("DRIFTLINE_INGEST_URL", url)
+    until = time.monotonic() + 30
+    while httpx.get(f"{url}/readyz").status_code != 200 and time.monotonic() < until:
+        time.sleep(0.1)
+    yield url
+    server.stop()
