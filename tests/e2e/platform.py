@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,20 +156,18 @@ class Platform:
 
     def start_second(self, service: str) -> "subprocess.Popen[bytes]":
         """Start one more process of a service outside the supervisor, as a second worker of the group."""
-        import sys
-
-        log = (self.state / "logs" / f"{service}-9.log").open("ab")
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", f"services.{service}"],
-            env={
-                **os.environ,
-                **self.environment,
-                "DRIFTLINE_INSTANCE": f"{service}-9",
-                "DRIFTLINE_PORT": "0",
-            },
-            stdout=log,
-            stderr=log,
-        )
+        with (self.state / "logs" / f"{service}-9.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", f"services.{service}"],
+                env={
+                    **os.environ,
+                    **self.environment,
+                    "DRIFTLINE_INSTANCE": f"{service}-9",
+                    "DRIFTLINE_PORT": "0",
+                },
+                stdout=log,
+                stderr=log,
+            )
 
     @staticmethod
     def stop_second(process: "subprocess.Popen[bytes]") -> None:

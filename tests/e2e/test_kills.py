@@ -1,5 +1,6 @@
 """Nothing acknowledged is lost or doubled, whichever process is killed at whichever moment (X5)."""
 
+import os
 import random
 import signal
 import time
@@ -11,7 +12,8 @@ from tests.e2e.platform import Platform
 from tests.e2e.reading import committed, differences, end_offsets, replayed, stored
 from tests.e2e.traffic import IngestTraffic, Payments, PredictionTraffic, TopicTraffic
 
-KILLS = 20
+#: How often each test kills; fewer for a quick look.
+KILLS = int(os.environ.get("E2E_KILLS", "20"))
 
 
 def event_traffic(platform: Platform, seed: int) -> TopicTraffic:
