@@ -51,7 +51,7 @@ def json_depth(body: bytes) -> int:
     2
     """
     openings = body.count(b"[") + body.count(b"{")
-    if openings <= 1:
+    if openings == 0 or (openings == 1 and body[0] in b"[{"):
         return openings
     brackets = np.frombuffer(_JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS), dtype=np.uint8)
     if not brackets.size:
