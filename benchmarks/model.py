@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from driftline.project import Project
-from tests.e2e.model import write_model as write
+from tests.small_model import write_model as write
 
 
 def write_model(project: Project, models: Path) -> None:

@@ -1,9 +1,7 @@
 """The feature store put together from its settings."""
 
 import threading
-
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from collections.abc import Mapping
 
 from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.registry import SchemaRegistry
@@ -11,15 +9,13 @@ from driftline.contracts.topics import Topics
 from driftline.project import Project
 from driftline.runtime.clock import SystemClock
 from driftline.runtime.health import Health
-from driftline.runtime.logging import get_logger
 from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.dead_letters import DeadLetterCeiling, DeadLetterTopic
+from driftline.streaming.dead_letters import DeadLetterTopic
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.service import wait_for_topics
 from services.feature_store.fenced_store import FencedStore
 from services.feature_store.pipeline import SERVICE, FeatureStorePipeline, Feed
 from services.feature_store.settings import FeatureStoreSettings
-
-_log = get_logger(__name__)
 
 
 def run_feature_store(
@@ -27,9 +23,12 @@ def run_feature_store(
 ) -> None:
     """Run the store's loop until ``stop`` is set."""
     topics = settings.topics(project)
-    feeds = _wait_for_feeds(settings, project, topics, health=health, stop=stop)
-    if stop.is_set():
+    partitions = wait_for_topics(
+        settings.kafka_config(), map(topics.events, project.event_types), health=health, stop=stop
+    )
+    if not partitions:
         return
+    feeds = _feeds(settings, project, topics, partitions)
     store = FencedStore(settings.redis_url, prefix=topics.prefix, clock=SystemClock())
     consumer = PartitionedConsumer(
         settings.kafka_config(),
@@ -46,11 +45,7 @@ def run_feature_store(
         DeadLetterTopic(settings.kafka_config(), topics.dead_letters),
         prefix=topics.prefix,
         instance=settings.instance,
-        ceiling=DeadLetterCeiling(
-            share=settings.dead_letter_share,
-            window=settings.dead_letter_window,
-            minimum=settings.dead_letter_minimum,
-        ),
+        ceiling=settings.ceiling(),
         oldest=consumer.oldest,
         max_entities=settings.max_entities,
     )
@@ -60,37 +55,16 @@ def run_feature_store(
         store.close()
 
 
-def _wait_for_feeds(
-    settings: FeatureStoreSettings,
-    project: Project,
-    topics: Topics,
-    *,
-    health: Health,
-    stop: threading.Event,
+def _feeds(
+    settings: FeatureStoreSettings, project: Project, topics: Topics, partitions: Mapping[str, int]
 ) -> dict[str, Feed]:
-    """Return a feed for each event type, once all topics exist: services start in any order."""
-    admin = AdminClient(settings.kafka_config())
+    """Return a feed for each event type."""
     registry = SchemaRegistry(settings.schema_registry_url)
-    wanted = {topics.events(name): event_type for name, event_type in project.event_types.items()}
-    while not stop.is_set():
-        try:
-            found = admin.list_topics(timeout=5.0).topics
-        except KafkaException as error:
-            missing = f"the broker does not answer: {error}"
-        else:
-            absent = sorted(topic for topic in wanted if topic not in found or found[topic].error)
-            if not absent:
-                health.set("topics", ready=True)
-                return {
-                    topic: Feed(
-                        event_type=event_type.name,
-                        partitions=len(found[topic].partitions),
-                        decoder=BatchDecoder(dict(event_type.schema), registry.schema),
-                    )
-                    for topic, event_type in wanted.items()
-                }
-            missing = f"waiting for topics {', '.join(absent)} (driftline topics creates them)"
-        health.set("topics", ready=False, detail=missing)
-        _log.warning(missing)
-        stop.wait(1.0)
-    return {}
+    return {
+        topics.events(name): Feed(
+            event_type=name,
+            partitions=partitions[topics.events(name)],
+            decoder=BatchDecoder(dict(event_type.schema), registry.schema),
+        )
+        for name, event_type in project.event_types.items()
+    }

@@ -2,47 +2,15 @@
 
 from pydantic import Field
 
-from driftline.runtime.settings import PlatformSettings
+from driftline.streaming.settings import StreamSettings
 
 
-class FeatureStoreSettings(PlatformSettings):
-    """What the feature store needs to know beyond the platform's settings."""
+class FeatureStoreSettings(StreamSettings):
+    """What the feature store needs to know beyond the settings of every stream service."""
 
-    max_batch: int = Field(
-        default=10_000,
-        ge=1,
-        le=100_000,
-        validation_alias="DRIFTLINE_FEATURE_STORE_MAX_BATCH",
-        description="Most events taken at once",
-    )
     max_entities: int = Field(
         default=200_000,
         ge=1_000,
         validation_alias="DRIFTLINE_FEATURE_STORE_MAX_ENTITIES",
         description="Entities kept in memory for each view and partition",
-    )
-    max_poll_interval_ms: int = Field(
-        default=300_000,
-        ge=10_000,
-        validation_alias="DRIFTLINE_FEATURE_STORE_MAX_POLL_INTERVAL_MS",
-        description="Longest silence of the loop before the group gives its partitions to others",
-    )
-    dead_letter_share: float = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        validation_alias="DRIFTLINE_FEATURE_STORE_DEAD_LETTER_SHARE",
-        description="Share of bad messages above which the service stops",
-    )
-    dead_letter_window: int = Field(
-        default=1_000,
-        ge=1,
-        validation_alias="DRIFTLINE_FEATURE_STORE_DEAD_LETTER_WINDOW",
-        description="Messages over which that share is taken",
-    )
-    dead_letter_minimum: int = Field(
-        default=200,
-        ge=1,
-        validation_alias="DRIFTLINE_FEATURE_STORE_DEAD_LETTER_MINIMUM",
-        description="Bad messages needed before the share counts",
     )

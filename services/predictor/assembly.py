@@ -5,8 +5,6 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI
 
 from driftline.contracts.arrow_types import arrow_schema
@@ -24,9 +22,9 @@ from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.service import wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
@@ -70,13 +68,20 @@ class Predictor:
 
     def run(self, stop: threading.Event) -> None:
         """Open HTTP, then run the stream's loop until ``stop`` is set."""
-        if self.open(stop) and self._wait(stop, "topics", self._check_topics) is not None:
+        topics = self._topics
+        if self.open(stop) and wait_for_topics(
+            self._settings.kafka_config(),
+            (topics.prediction_requests, topics.predictions, topics.dead_letters),
+            health=self._health,
+            stop=stop,
+            meanwhile=self._look_after,
+        ):
             self.run_stream(stop)
 
     def open(self, stop: threading.Event) -> bool:
         """Wait for the registry, then take requests over HTTP; False where ``stop`` came first."""
         schema = prediction_schema(self._project)
-        schema_id = self._wait(stop, "registry", lambda: self._schema_id(schema))
+        schema_id = self._wait_for_schema(stop, schema)
         if schema_id is not None:
             self._encoder = BatchEncoder(schema, schema_id)
             self._open_http(self._encoder)
@@ -122,6 +127,7 @@ class Predictor:
             group=group,
             instance=settings.instance,
             max_batch=settings.max_batch,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
         )
         sink = KafkaSink(
             settings.kafka_config(),
@@ -137,7 +143,7 @@ class Predictor:
             self._encoder,
             sink,
             log=topics.predictions,
-            ceiling=DeadLetterCeiling(share=settings.dead_letter_share),
+            ceiling=settings.ceiling(),
             look_after=self._look_after,
         )
         try:
@@ -159,36 +165,21 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _wait(self, stop: threading.Event, name: str, find: Callable[[], int]) -> int | None:
-        """Return what is found once it is there; None where the process is told to stop first."""
+    def _wait_for_schema(self, stop: threading.Event, schema: Mapping[str, object]) -> int | None:
+        """Return the log's schema id once it is registered; None where the process is told to stop first."""
+        subject = self._topics.subject(self._topics.predictions)
         while not stop.is_set():
             try:
-                found = find()
+                found = self._registry.schema_id(subject, schema)
             except (UnavailableError, ConfigurationError) as error:
-                self._health.set(name, ready=False, detail=str(error))
-                _log.warning("waiting", what=name, error=str(error))
+                self._health.set("registry", ready=False, detail=str(error))
+                _log.warning("waiting", what="registry", error=str(error))
             else:
-                self._health.set(name, ready=True)
+                self._health.set("registry", ready=True)
                 return found
             self._look_after()
             stop.wait(_RETRY_SECONDS)
         return None
-
-    def _schema_id(self, schema: Mapping[str, object]) -> int:
-        return self._registry.schema_id(self._topics.subject(self._topics.predictions), schema)
-
-    def _check_topics(self) -> int:
-        """Return how many topics there are; raise where one is missing."""
-        topics = self._topics
-        wanted = (topics.prediction_requests, topics.predictions, topics.dead_letters)
-        try:
-            found = AdminClient(self._settings.kafka_config()).list_topics(timeout=5.0).topics
-        except KafkaException as error:
-            raise UnavailableError(f"the broker does not answer: {error}") from error
-        absent = [topic for topic in wanted if topic not in found]
-        if absent:
-            raise UnavailableError(f"no topic {', '.join(absent)} yet; `driftline topics create` makes them")
-        return len(wanted)
 
     def _connect_store(self) -> OnlineStore:
         declared = self._topics.all_of(self._project)

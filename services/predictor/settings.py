@@ -2,19 +2,12 @@
 
 from pydantic import Field
 
-from driftline.runtime.settings import PlatformSettings
+from driftline.streaming.settings import StreamSettings
 
 
-class PredictorSettings(PlatformSettings):
-    """What the predictor needs to know beyond the platform's settings."""
+class PredictorSettings(StreamSettings):
+    """What the predictor needs to know beyond the settings of every stream service."""
 
-    max_batch: int = Field(
-        default=10_000,
-        ge=1,
-        le=100_000,
-        validation_alias="DRIFTLINE_PREDICTOR_MAX_BATCH",
-        description="Most requests of the topic taken at once",
-    )
     max_http_batch: int = Field(
         default=64,
         ge=1,
@@ -33,11 +26,4 @@ class PredictorSettings(PlatformSettings):
         gt=0,
         validation_alias="DRIFTLINE_PREDICTOR_DEADLINE_SECONDS",
         description="Longest time for an HTTP answer; then 503",
-    )
-    dead_letter_share: float = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        validation_alias="DRIFTLINE_PREDICTOR_DEAD_LETTER_SHARE",
-        description="Share of bad messages above which the service stops",
     )

@@ -11,8 +11,8 @@ from driftline.contracts.topics import Topics, load_manifest
 from driftline.embedded import EmbeddedStack
 from driftline.project import load_project
 from driftline.runtime.supervisor import Supervisor
-from tests.e2e.model import write_model
 from tests.e2e.platform import SERVICES, Platform
+from tests.small_model import write_model
 
 SHOP = Path(__file__).parent / "shop"
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
 from driftline.contracts.admin import create_topics
+from driftline.contracts.diagram import flowchart
 from driftline.contracts.registry import IncompatibleSchemaError, SchemaRegistry, project_topic_schemas
 from driftline.contracts.topics import load_manifest
 from driftline.runtime.durations import format_duration
@@ -74,21 +75,7 @@ def create(
 @topics.command("diagram")
 def diagram() -> None:
     """Print the streams and their services as a Mermaid diagram, made from the manifest."""
-    typer.echo(mermaid())
-
-
-def mermaid() -> str:
-    """Return the manifest as a Mermaid flowchart: services are boxes, streams are cylinders."""
-    lines = ["flowchart LR"]
-    streams = load_manifest().streams.values()
-    services = dict.fromkeys(name for stream in streams for name in (*stream.producers, *stream.consumers))
-    lines += [f"    {_node(service)}[{service}]" for service in services]
-    for stream in streams:
-        node = f"topic_{_node(stream.name)}"
-        lines.append(f"    {node}[({stream.name})]")
-        lines += [f"    {_node(service)} --> {node}" for service in stream.producers]
-        lines += [f"    {node} --> {_node(service)}" for service in stream.consumers]
-    return "\n".join(lines)
+    typer.echo(flowchart(load_manifest()))
 
 
 @schemas.command("check")
@@ -121,7 +108,3 @@ def register(*, project: ProjectOption = Path(), as_json: JsonOption = False) ->
         typer.echo(orjson.dumps(ids).decode())
     else:
         typer.echo("\n".join(f"{schema_id:>6}  {topic}" for topic, schema_id in ids.items()))
-
-
-def _node(name: str) -> str:
-    return name.replace("-", "_")

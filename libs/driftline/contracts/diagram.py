@@ -1,6 +1,6 @@
 """The README's diagram, drawn from the topics manifest."""
 
-from driftline.contracts.topics import Manifest, load_manifest
+from driftline.contracts.topics import Manifest
 
 
 def flowchart(manifest: Manifest) -> str:
@@ -14,7 +14,3 @@ def flowchart(manifest: Manifest) -> str:
     lines.append("    feature_store --> store[(online store)]")
     lines.append("    store --> predictor")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(flowchart(load_manifest()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import pyarrow as pa
 import redis
 from numpy.typing import NDArray
 
@@ -59,7 +60,9 @@ class OnlineStore:
         self._partitions = dict(partitions)
 
     def read(
-        self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
+        self,
+        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        as_of_us: NDArray[np.int64],
     ) -> list[ViewValues]:
         """Read views for entities, each row as of its instant: one MGET for all of them.
 
@@ -90,25 +93,27 @@ class OnlineStore:
             p: parse_owner(value)[1] for p, value in zip(partitions, values, strict=True) if value is not None
         }
 
-    def _collect(self, view: FeatureView, entities: Sequence[str | None], keys: list[str]) -> _Wanted:
+    def _collect(
+        self, view: FeatureView, entities: Sequence[str | None] | pa.StringArray, keys: list[str]
+    ) -> _Wanted:
         """Append the keys of a view's distinct entities, all parts of one entity side by side."""
         event_type = view.source.event_type
         partitions = self._partitions[event_type]
         keyed = view.source.entity_field == self._project.event_types[event_type].key
         start = len(keys)
-        named = dict.fromkeys(entity for entity in entities if entity is not None)
-        numbers = {entity: number for number, entity in enumerate(named)}
-        for entity in numbers:
-            homes = (partition_of(entity, partitions),) if keyed else range(partitions)
-            keys.extend(blob_key(self._prefix, event_type, home, view.ref, entity) for home in homes)
-        nobody = len(numbers)
-        rows = (nobody if entity is None else numbers[entity] for entity in entities)
+        encoded = pa.array(entities, pa.string()).dictionary_encode()
+        named = encoded.dictionary.to_pylist()
+        stems = [blob_key(self._prefix, event_type, home, view.ref, "") for home in range(partitions)]
+        if keyed:
+            keys.extend([stems[partition_of(entity, partitions)] + entity for entity in named])
+        else:
+            keys.extend([stem + entity for entity in named for stem in stems])
         return _Wanted(
             layout=ViewLayout.of(view),
             start=start,
             parts=1 if keyed else partitions,
-            distinct=len(numbers),
-            entity_of_row=np.fromiter(rows, np.intp, len(entities)),
+            distinct=len(named),
+            entity_of_row=encoded.indices.fill_null(len(named)).to_numpy().astype(np.intp),
         )
 
     def _mget(self, keys: list[str]) -> list[bytes | None]:
@@ -162,8 +167,9 @@ def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.
     layout, asked = wanted.layout, wanted.entity_of_row
     stop = wanted.start + wanted.distinct * wanted.parts
     parts = rows_from_blobs(layout, blobs[wanted.start : stop]).reshape(wanted.distinct, wanted.parts)
-    # One more row, without events, for those that name no entity.
-    rows = np.append(merge_parts(layout, parts), layout.blank)
+    rows = merge_parts(layout, parts)
+    if len(asked) and asked.max() == wanted.distinct:  # one more row, without events, for who names no entity
+        rows = np.append(rows, layout.blank)
     if len(asked) <= wanted.distinct:
         return read_state(layout, rows[asked], as_of_us)
     # Rows that ask for one entity as of one instant are computed once.

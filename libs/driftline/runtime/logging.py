@@ -11,7 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 #: Libraries that talk too much at our level.
-_QUIET = ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio")
+_QUIET = ("uvicorn.error", "uvicorn.access", "httpx", "httpx2", "httpcore", "asyncio")
 
 
 def configure_logging(service: str, instance: str, fmt: str, level: str) -> None:

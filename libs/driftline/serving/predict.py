@@ -34,7 +34,9 @@ class FeatureReader(Protocol):
     """Where feature values come from: the online store, or a replay's own."""
 
     def read(
-        self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
+        self,
+        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        as_of_us: NDArray[np.int64],
     ) -> list[ViewValues]:
         """Read views for entities, each row as of its instant; raise UnavailableError where that is not possible."""
         ...
@@ -171,7 +173,7 @@ class PredictionEngine:
         outcome: Outcome,
     ) -> None:
         views = loaded.declaration.views
-        keys = {entity.name: taken.column(entity.name).to_pylist() for entity in loaded.declaration.entities}
+        keys = {entity.name: taken.column(entity.name) for entity in loaded.declaration.entities}
         with metrics.STEP_SECONDS.labels("features").time():
             read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
         outcome.set_views(rows, [view.ref for view in views])

@@ -2,8 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI
 
 from driftline.runtime.errors import (
@@ -21,6 +24,7 @@ from driftline.runtime.logging import configure_logging, get_logger
 from driftline.runtime.settings import PlatformSettings
 
 _log = get_logger(__name__)
+_RETRY_SECONDS = 1.0
 
 
 def run_service(
@@ -57,6 +61,39 @@ def run_service(
         server.stop()
     _log.info("stopped", code=code)
     return code
+
+
+def wait_for_topics(
+    config: Mapping[str, Any],
+    wanted: Iterable[str],
+    *,
+    health: Health,
+    stop: threading.Event,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Return each topic's number of partitions once all topics exist: services start in any order.
+
+    Health's component ``topics`` says what is missing; ``meanwhile`` runs about once a second. Where ``stop`` is
+    set first, the answer is empty.
+    """
+    admin = AdminClient(dict(config))
+    names = sorted(wanted)
+    while not stop.is_set():
+        try:
+            found = admin.list_topics(timeout=5.0).topics
+        except KafkaException as error:
+            missing = f"the broker does not answer: {error}"
+        else:
+            absent = [topic for topic in names if topic not in found or found[topic].error]
+            if not absent:
+                health.set("topics", ready=True)
+                return {topic: len(found[topic].partitions) for topic in names}
+            missing = f"no topic {', '.join(absent)} yet; `driftline topics create` makes them"
+        health.set("topics", ready=False, detail=missing)
+        _log.warning("waiting", what="topics", error=missing)
+        meanwhile()
+        stop.wait(_RETRY_SECONDS)
+    return {}
 
 
 def _run(loop: Callable[[threading.Event], None], stop: threading.Event) -> int:

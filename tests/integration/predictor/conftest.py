@@ -28,7 +28,7 @@ from driftline.runtime.http import BackgroundServer
 from driftline.runtime.ids import new_id
 from services.predictor.assembly import Predictor
 from services.predictor.settings import PredictorSettings
-from tests.e2e.model import write_model
+from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
 NOW_US = 1_750_000_000_000_000

@@ -23,7 +23,7 @@ from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
-from tests.e2e.model import write_model
+from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
 NOW_US = 1_750_000_000_000_000
@@ -36,11 +36,13 @@ class Features:
     failure: Exception | None = None
 
     def read(
-        self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
+        self,
+        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        as_of_us: NDArray[np.int64],
     ) -> list[ViewValues]:
         if self.failure is not None:
             raise self.failure
-        return [self._view(view, entities) for view, entities in requests]
+        return [self._view(view, pa.array(entities, pa.string()).to_pylist()) for view, entities in requests]
 
     @staticmethod
     def _view(view: FeatureView, entities: Sequence[str | None]) -> ViewValues:

@@ -11,7 +11,7 @@ from driftline.models.bundle import activate, load_bundle, write_bundle
 from driftline.models.scoring import Scorer
 from driftline.project import Project, load_project
 from driftline.serving.rack import ModelRack
-from tests.e2e.model import write_model
+from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
 
