@@ -8,8 +8,9 @@ from urllib.parse import quote
 import httpx
 import orjson
 import typer
+from rich.columns import Columns
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
 from driftline.contracts.registry import SchemaRegistry
@@ -155,11 +156,11 @@ def _print_events(console: Console, view: ViewTrace) -> None:
 
 
 def _print_values(console: Console, title: str, age_ms: int | None, values: dict[str, float | None]) -> None:
+    """Print a view's values, a few a line: a story of seven views fits a screen."""
     age = "no events yet" if age_ms is None else f"newest event {age_ms / 1000:,.0f} s old"
-    table = Table(title=f"{title}; {age}", title_justify="left", show_header=False, box=None, padding=(0, 2))
-    for name, value in values.items():
-        table.add_row(f"  {name}", "null" if value is None else f"{value:,.6g}")
-    console.print(table)
+    console.print(f"  [bold]{title}[/bold]; {age}", highlight=False)
+    texts = [f"{name} {'null' if value is None else f'{value:,.6g}'}" for name, value in values.items()]
+    console.print(Padding(Columns(texts, padding=(0, 3)), (0, 0, 0, 4)), highlight=False)
 
 
 def _pairs(given: list[str]) -> dict[str, str]:
