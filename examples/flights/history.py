@@ -55,6 +55,7 @@ def history(start: date, end: date) -> History:
             "weather": _weather(span),
         },
         requests=_requests(_within(flights, "asked_at", span)),
+        labels=_labels(flights, span),
     )
 
 
@@ -136,7 +137,7 @@ def _uuids(kind: str, table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 def _arrow(table: pd.DataFrame) -> pa.Table:
     found = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     schema = [
-        pa.field(field.name, pa.string() if field.type == pa.large_string() else field.type)
+        pa.field(field.name, pa.string() if field.type in {pa.large_string(), pa.null()} else field.type)
         for field in found.schema
     ]
     return found.cast(pa.schema(schema))
@@ -211,6 +212,40 @@ def _weather(span: tuple[pd.Timestamp, pd.Timestamp]) -> pa.Table:
     return _arrow(table)
 
 
+def _flight_ids(flights: pd.DataFrame) -> pd.Series:
+    """Return what labels and requests call a flight."""
+    return (
+        flights["scheduled_departure"].dt.strftime("%Y-%m-%dT%H:%M")
+        + ("-" + flights["carrier"] + "-")
+        + (flights["flight"].astype(str) + "-" + flights["origin"])
+    )
+
+
+def _labels(flights: pd.DataFrame, span: tuple[pd.Timestamp, pd.Timestamp]) -> pa.Table:
+    """Return whether each flight was late, as of its arrival; cancelled ones will never be known.
+
+    A diverted flight reaches no gate of its destination: nobody says anything of it.
+    """
+    arrived = _within(flights, "arrived_at", span).assign(known_at=lambda table: table["arrived_at"])
+    cancelled = _within(flights[flights["departed_at"].isna()], "scheduled_departure", span).assign(
+        known_at=lambda table: table["scheduled_departure"]
+    )
+    known = pd.concat([arrived, cancelled]).sort_values("known_at", kind="stable", ignore_index=True)
+    late = (known["arr_delay"] >= LATE_MINUTES).astype("float64").mask(known["arr_delay"].isna())
+    return _arrow(
+        pd.DataFrame(
+            {
+                "label_id": _uuids("label", known, _FLIGHT),
+                "model": "lateness",
+                "request_id": None,
+                "key": _flight_ids(known),
+                "label": late,
+                "known_at": known["known_at"],
+            }
+        )
+    )
+
+
 def _requests(flights: pd.DataFrame) -> pa.Table:
     """Return one request per scheduled flight, cancelled ones too: nobody knows that an hour before."""
     planes = _read("planes.csv").set_index("tailnum")
@@ -230,6 +265,7 @@ def _requests(flights: pd.DataFrame) -> pa.Table:
             "sched_duration": (flights["scheduled_arrival"] - departure) / pd.Timedelta(minutes=1),
             "plane_age": (flights["year"] - made).astype("float64"),
             "plane_seats": flights["tailnum"].map(planes["seats"]).astype("float64"),
+            "flight_id": _flight_ids(flights),
             "label": pd.array(flights["arr_delay"] >= LATE_MINUTES, dtype="boolean"),
             "label_known_at": flights["arrived_at"],
         }

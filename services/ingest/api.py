@@ -6,6 +6,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from driftline.contracts.project_schemas import published_types
 from driftline.contracts.topics import Topics
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
@@ -34,6 +35,7 @@ class IngestState:
 
     def __init__(self, project: Project, topics: Topics, *, max_events: int) -> None:
         self.project = project
+        self.types = published_types(project)
         self.topics = topics
         self.max_events = max_events
         self.channels: dict[str, EventChannel] | None = None
@@ -41,8 +43,8 @@ class IngestState:
 
     def check_known(self, event_type: str) -> None:
         """Raise RefusedError, 404, that lists the known types."""
-        if event_type not in self.project.event_types:
-            known = ", ".join(sorted(self.project.event_types))
+        if event_type not in self.types:
+            known = ", ".join(sorted(self.types))
             msg = f"project {self.project.name} has no event type {event_type[:100]!r}; it has {known}"
             raise RefusedError(msg, status=404, title="Unknown event type")
 
@@ -72,7 +74,7 @@ def ingest_routes(state: IngestState) -> APIRouter:
         counts = {"accepted": outcome.count("accepted"), "rejected": outcome.count("rejected")}
         return Response(orjson.dumps({**counts, "results": results}), 202, media_type="application/json")
 
-    for name in state.project.event_types:
+    for name in state.types:
         _document(router, state, name, publish_events)
     router.add_api_route(
         "/v1/events/{event_type}",
@@ -81,7 +83,7 @@ def ingest_routes(state: IngestState) -> APIRouter:
         include_in_schema=False,  # the types are listed one by one; this one answers 404 with their names
     )
 
-    types = {name: _described(state, name) for name in state.project.event_types}
+    types = {name: _described(state, name) for name in state.types}
 
     @router.get(
         "/v1/events",
@@ -124,7 +126,7 @@ def _events(body: Any, most: int) -> list[Any]:
 
 
 def _document(router: APIRouter, state: IngestState, name: str, handler: Any) -> None:
-    event_type = state.project.event_types[name]
+    event_type = state.types[name]
     example = event_example(event_type)
     schema = event_json_schema(event_type)
 
@@ -223,7 +225,7 @@ def _accepted() -> dict[str, Any]:
 
 
 def _described(state: IngestState, name: str) -> dict[str, Any]:
-    event_type = state.project.event_types[name]
+    event_type = state.types[name]
     return {
         "name": name,
         "description": event_type.schema.get("doc", ""),

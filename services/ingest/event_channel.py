@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from driftline.contracts.project_schemas import published_types
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
@@ -93,7 +94,7 @@ def open_channels(
         A schema is not registered.
     """
     channels = {}
-    for name, event_type in project.event_types.items():
+    for name, event_type in published_types(project).items():
         topic = topics.events(name)
         channels[name] = EventChannel(
             event_type=event_type,

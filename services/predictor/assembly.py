@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from fastapi import FastAPI
 
@@ -15,7 +15,7 @@ from driftline.features.online import OnlineStore
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.clock import SystemClock
-from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
@@ -24,7 +24,7 @@ from driftline.serving.rack import ModelRack
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.loop import run_pipeline
-from driftline.streaming.service import wait_for_topics
+from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
@@ -32,7 +32,6 @@ from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
 _log = get_logger(__name__)
-_RETRY_SECONDS = 1.0
 #: Of the deadline, the part that the broker has to acknowledge: the caller hears "not logged" rather than nothing.
 _DELIVERY_SHARE = 0.8
 
@@ -81,7 +80,14 @@ class Predictor:
     def open(self, stop: threading.Event) -> bool:
         """Wait for the registry, then take requests over HTTP; False where ``stop`` came first."""
         schema = prediction_schema(self._project)
-        schema_id = self._wait_for_schema(stop, schema)
+        schema_id = wait_for_schema(
+            self._registry,
+            self._topics.subject(self._topics.predictions),
+            schema,
+            health=self._health,
+            stop=stop,
+            meanwhile=self._look_after,
+        )
         if schema_id is not None:
             self._encoder = BatchEncoder(schema, schema_id)
             self._open_http(self._encoder)
@@ -164,22 +170,6 @@ class Predictor:
             self._health.set("store", ready=False, detail=str(error))
         else:
             self._health.set("store", ready=True)
-
-    def _wait_for_schema(self, stop: threading.Event, schema: Mapping[str, object]) -> int | None:
-        """Return the log's schema id once it is registered; None where the process is told to stop first."""
-        subject = self._topics.subject(self._topics.predictions)
-        while not stop.is_set():
-            try:
-                found = self._registry.schema_id(subject, schema)
-            except (UnavailableError, ConfigurationError) as error:
-                self._health.set("registry", ready=False, detail=str(error))
-                _log.warning("waiting", what="registry", error=str(error))
-            else:
-                self._health.set("registry", ready=True)
-                return found
-            self._look_after()
-            stop.wait(_RETRY_SECONDS)
-        return None
 
     def _connect_store(self) -> OnlineStore:
         declared = self._topics.all_of(self._project)

@@ -10,8 +10,9 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics, load_manifest
 from driftline.embedded import EmbeddedStack
 from driftline.project import load_project
+from driftline.project.services import services_of
 from driftline.runtime.supervisor import Supervisor
-from tests.e2e.platform import SERVICES, Platform
+from tests.e2e.platform import Platform
 from tests.small_model import write_model
 
 SHOP = Path(__file__).parent / "shop"
@@ -35,7 +36,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "DRIFTLINE_LOG_FORMAT": "json",
         }
         streams = load_manifest().streams
-        supervisor = Supervisor(state, SERVICES, environment)
+        supervisor = Supervisor(state, services_of(project), environment)
         supervisor.start()
         try:
             supervisor.wait_ready(120)

@@ -13,17 +13,20 @@ from typing import Any
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
-from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.project_schemas import (
+    label_schema,
+    outcome_schema,
+    prediction_request_schema,
+    prediction_schema,
+)
 from driftline.contracts.record_codec import RecordCodec
-from driftline.contracts.topics import Topics
+from driftline.contracts.topics import Topics, load_manifest
 from driftline.embedded import EmbeddedStack
 from driftline.project import Project
 from driftline.runtime.ids import new_id
 from driftline.runtime.supervisor import Supervisor
-from tests.e2e.reading import end_offsets
+from tests.e2e.reading import end_offsets, record_ends
 from tests.e2e.traffic import START_US
-
-SERVICES = ("ingest", "feature_store", "predictor")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +82,14 @@ class Platform:
         return RecordCodec(prediction_schema(self.project))
 
     @property
+    def label_codec(self) -> RecordCodec:
+        return RecordCodec(label_schema())
+
+    @property
+    def outcome_codec(self) -> RecordCodec:
+        return RecordCodec(outcome_schema(self.project))
+
+    @property
     def event_schema_id(self) -> int:
         return self.schema_ids[self.events_topic]
 
@@ -101,6 +112,7 @@ class Platform:
             "customer": f"customer-{source.randrange(250)}",
             "merchant": f"merchant-{source.randrange(20)}",
             "amount": source.uniform(1, 500),
+            "order_id": None,
         }
 
     def wait_applied(self, seconds: float = 120) -> None:
@@ -127,7 +139,7 @@ class Platform:
 
     def wait_consumed(self, topic: str, group: str, seconds: float = 120) -> None:
         """Wait until a consumer group has committed the whole topic."""
-        partitions = self.requests_partitions
+        partitions = load_manifest().streams[topic.removeprefix(f"{self.prefix}.")].partitions
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -139,7 +151,7 @@ class Platform:
         waiting: list[Any] = []
         while time.monotonic() < until:
             committed = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
-            ends = end_offsets(self.bootstrap, topic, partitions)
+            ends = record_ends(self.bootstrap, topic, partitions)
             waiting = [
                 (c.partition, c.offset, ends[c.partition])
                 for c in committed

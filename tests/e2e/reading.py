@@ -47,6 +47,14 @@ def committed(bootstrap: str, topic: str, partitions: int) -> list[Message]:
     return messages
 
 
+def record_ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
+    """The offset after the last committed record: a transaction's marker may follow it, which nobody consumes."""
+    ends = dict.fromkeys(range(partitions), 0)
+    for message in committed(bootstrap, topic, partitions):
+        ends[message.partition() or 0] = (message.offset() or 0) + 1
+    return ends
+
+
 def replayed(view: FeatureView, messages: list[Message], codec: RecordCodec) -> dict[tuple[int, str], bytes]:
     """The blobs that a sequential replay of the topic gives: (partition, entity) -> bytes."""
     layout = ViewLayout.of(view)

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from tests.e2e.outcomes import Orders, assert_outcomes
 from tests.e2e.platform import Platform
 from tests.e2e.reading import committed, differences, end_offsets, replayed, stored
 from tests.e2e.traffic import IngestTraffic, Payments, PredictionTraffic, TopicTraffic
@@ -122,36 +123,51 @@ def test_predictor_killed(platform: Platform) -> None:
     assert {request for request in calls.attempted if logged[request] > 1} == set()
 
 
+def test_outcome_joiner_killed(platform: Platform) -> None:
+    requests, labels = Orders(platform, 9).traffic(9)
+    requests.start()
+    labels.start()
+    kill_at_random_moments(platform, "outcome_joiner-0", 9)
+    requests.end()
+    labels.end()
+    assert_outcomes(platform)
+
+
 def test_store_killed_and_restarted_empty(platform: Platform) -> None:
     traffic = event_traffic(platform, 5)
-    traffic.start()
+    requests, labels = Orders(platform, 10).traffic(10)
+    for one in (traffic, requests, labels):
+        one.start()
     source = random.Random(5)
     for _ in range(KILLS):
         time.sleep(source.uniform(0.05, 0.8))
         platform.stack.kill("valkey")
         platform.stack.restart("valkey", wipe=True)
-    traffic.end()
+    for one in (traffic, requests, labels):
+        one.end()
     assert_store_equals_replay(platform)
+    assert_outcomes(platform)
 
 
 def test_broker_killed(platform: Platform) -> None:
     traffic = event_traffic(platform, 6)
-    requests = request_traffic(platform, 7)
-    traffic.start()
-    requests.start()
+    requests, labels = Orders(platform, 7).traffic(7)
+    for one in (traffic, requests, labels):
+        one.start()
     source = random.Random(6)
     for _ in range(KILLS):
         time.sleep(source.uniform(0.1, 1.5))
         platform.stack.kill("kafka")
         platform.stack.restart("kafka")
-    traffic.end()
-    requests.end()
+    for one in (traffic, requests, labels):
+        one.end()
     assert_events_in_topic(platform, traffic.acknowledged)
     assert_store_equals_replay(platform)
     platform.wait_consumed(platform.requests_topic, "predictor")
     logged = predictions_of(platform)
     assert requests.acknowledged
     assert requests.acknowledged - set(logged) == set()
+    assert_outcomes(platform)
 
 
 @pytest.mark.parametrize("instance", ["feature_store-0", "predictor-0"])

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from driftline.cli.decoding import Decoded, ValueDecoder, headers_of, text_of, time_of
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.contracts.project_schemas import published_types
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry, project_topic_schemas
 from driftline.contracts.topics import Topics
@@ -214,7 +215,7 @@ class _Desk:
 
     def key(self, letter: Letter, value: bytes | None) -> bytes | None:
         """Return the key that belongs to a value: that of its key field, or the original's."""
-        for event_type in self.project.event_types.values():
+        for event_type in published_types(self.project).values():
             if self.topics.events(event_type.name) == letter.origin.topic:
                 record = ValueDecoder(self.registry).decode(value).record
                 if record is not None and isinstance(record.get(event_type.key), str):

@@ -28,13 +28,13 @@ from driftline.playback.plan import Step
 from driftline.playback.printing import print_summary
 from driftline.playback.summary import Seconds, Summary
 from driftline.project import Project, load_project
+from driftline.project.services import services_of
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.instance_file import read_instance_file, read_instance_files
 from driftline.runtime.settings import PlatformSettings
 from driftline.runtime.supervisor import Supervisor
 from driftline.serving.tracing import Trace, trace_request
 
-SERVICES = ("ingest", "feature_store", "predictor")
 TRAINING_DAYS = 90
 
 _READY_SECONDS = 120.0
@@ -85,7 +85,9 @@ def demo(
         trained = train_span(
             loaded, model, settings.models, start=first - timedelta(days=TRAINING_DAYS), end=first
         )
-        supervisor = Supervisor(state=folder, services=SERVICES, environment={**os.environ, **environment})
+        supervisor = Supervisor(
+            state=folder, services=services_of(loaded), environment={**os.environ, **environment}
+        )
         began = time.monotonic()
         supervisor.start()
         try:
@@ -195,8 +197,9 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
 
 def _platform(settings: PlatformSettings, supervisor: Supervisor) -> Platform:
     urls = {}
-    for service in SERVICES:
-        instance = read_instance_file(settings.state, f"{service}-0")
+    for status in supervisor.statuses():
+        service = status.instance.rsplit("-", 1)[0]
+        instance = read_instance_file(settings.state, status.instance)
         if instance is None:
             raise PlaybackError(f"{service} did not say where it listens; see {settings.state / 'logs'}")
         urls[service] = f"http://127.0.0.1:{instance.port}"

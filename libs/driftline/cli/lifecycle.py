@@ -18,7 +18,6 @@ from rich.table import Table
 
 from driftline.cli.diagnosis import Level, diagnose
 from driftline.cli.local_platform import (
-    SERVICES,
     LocalPlatform,
     PlatformStatus,
     missing_servers,
@@ -31,6 +30,7 @@ from driftline.cli.process_status import ServiceStatus, service_statuses
 from driftline.embedded import running_environment
 from driftline.embedded.cache import ArtifactCache
 from driftline.project import load_project
+from driftline.project.services import SERVICES, services_of
 from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.processes import tail
 
@@ -47,8 +47,11 @@ def up(
     *,
     project: ProjectOption = Path(),
     services: Annotated[
-        str, typer.Option(help="Services to start, separated by commas; named twice, started twice.")
-    ] = ",".join(SERVICES),
+        str,
+        typer.Option(
+            help="Services to start, separated by commas; named twice, started twice. All that the project needs unless said."
+        ),
+    ] = "",
     state: StateOption = _STATE,
     foreground: Annotated[bool, typer.Option(help="Stay until Ctrl-C instead of returning.")] = False,
 ) -> None:
@@ -60,9 +63,9 @@ def up(
     """
     console = Console(stderr=True)
     state = state.resolve()
-    names = [name.strip() for name in services.split(",") if name.strip()]
-    _check_services(names)
     loaded = load_project(project)
+    names = [name.strip() for name in services.split(",") if name.strip()] or list(services_of(loaded))
+    _check_services(names)
     running = read_platform(state)
     if running is not None and running.alive:
         if Path(running.project) != loaded.folder:
@@ -177,8 +180,8 @@ def _phase(running: PlatformStatus | None) -> str:
 
 def _check_services(names: list[str]) -> None:
     unknown = sorted(set(names) - set(SERVICES))
-    if unknown or not names:
-        msg = f"there is no service {', '.join(unknown) or 'named'}; there are {', '.join(SERVICES)}"
+    if unknown:
+        msg = f"there is no service {', '.join(unknown)}; there are {', '.join(SERVICES)}"
         raise ConfigurationError(msg)
 
 

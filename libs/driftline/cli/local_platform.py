@@ -25,8 +25,6 @@ from driftline.runtime.processes import is_alive
 from driftline.runtime.settings import PlatformSettings
 from driftline.runtime.supervisor import Supervisor
 
-SERVICES = ("ingest", "feature_store", "predictor")
-
 #: Which embedded server stands in for which variable.
 SERVERS = {"KAFKA_BOOTSTRAP_SERVERS": "kafka", "SCHEMA_REGISTRY_URL": "registry", "REDIS_URL": "valkey"}
 _SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_")
@@ -76,7 +74,7 @@ def models_folder(state: Path) -> Path:
 class LocalPlatform:
     """Runs a project's platform in this process and its children."""
 
-    def __init__(self, project: Path, state: Path, services: Sequence[str] = SERVICES) -> None:
+    def __init__(self, project: Path, state: Path, services: Sequence[str]) -> None:
         self._folder = project.resolve()
         self._state = state.resolve()
         self._services = tuple(services)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from driftline.cli.decoding import ValueDecoder, headers_of, text_of, time_of
 from driftline.cli.event_files import Row, read_events
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.contracts.project_schemas import published_types
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.playback.topic_reading import TopicReader
@@ -135,12 +136,13 @@ def ingest_url(state: Path) -> str:
 
 
 def _event_type(project: Project, name: str) -> EventType:
-    if name not in project.event_types:
-        known = ", ".join(sorted(project.event_types))
+    types = published_types(project)
+    if name not in types:
+        known = ", ".join(sorted(types))
         raise ConfigurationError(
             f"{name!r} is no event type of {project.name}; name one with --type: {known}"
         )
-    return project.event_types[name]
+    return types[name]
 
 
 def _publish(client: httpx.Client, kind: EventType, rows: Sequence[Row], outcome: _Outcome) -> None:

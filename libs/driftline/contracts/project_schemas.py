@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from driftline.contracts.prediction_fields import RESERVED
-from driftline.contracts.topics import schemas_folder
-from driftline.project import Project
+from driftline.contracts.topics import LABELS, schemas_folder
+from driftline.project import EventType, Project
 from driftline.runtime.errors import ConfigurationError
 
 _AVRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -23,6 +23,39 @@ def prediction_request_schema(project: Project) -> dict[str, Any]:
 
 def prediction_schema(project: Project) -> dict[str, Any]:
     """Return the Avro schema of the project's prediction log."""
+    return _extended("prediction", project, [*_requested(project), *_served(project)])
+
+
+def outcome_schema(project: Project) -> dict[str, Any]:
+    """Return the Avro schema of the project's outcomes."""
+    return _extended("outcome", project, [*_requested(project), *_served(project)])
+
+
+def label_schema() -> dict[str, Any]:
+    """Return the Avro schema of labels, the same in every project."""
+    schema: dict[str, Any] = json.loads(_text("label"))
+    return schema
+
+
+def label_type() -> EventType:
+    """Return labels as an event type, which ingest and the SDK publish like a project's own."""
+    return EventType(
+        name=LABELS,
+        schema=label_schema(),
+        schema_path=schemas_folder() / "label.avsc",
+        key="label_id",
+        event_id="label_id",
+        event_time="known_at",
+    )
+
+
+def published_types(project: Project) -> dict[str, EventType]:
+    """Return what applications publish: the project's event types, and labels where a model has them."""
+    return {**project.event_types, **({LABELS: label_type()} if project.labelled_models else {})}
+
+
+def _served(project: Project) -> list[dict[str, Any]]:
+    """Return the fields for the features as they were served, and their ages."""
     features = []
     for view in project.request_views:
         features += [
@@ -32,7 +65,7 @@ def prediction_schema(project: Project) -> dict[str, Any]:
         features.append(
             _nullable(view.age_column, "long", f"Age of {view.ref} when served, in milliseconds.")
         )
-    return _extended("prediction", project, [*_requested(project), *features])
+    return features
 
 
 def _extended(name: str, project: Project, fields: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,12 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from driftline.contracts.compatibility import explain_incompatibility
-from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.project_schemas import (
+    label_schema,
+    outcome_schema,
+    prediction_request_schema,
+    prediction_schema,
+)
 from driftline.contracts.topics import Topics
 from driftline.project import Project
 from driftline.runtime.errors import BadMessageError, ConfigurationError, UnavailableError
@@ -173,4 +178,6 @@ def project_topic_schemas(project: Project, topics: Topics) -> dict[str, dict[st
     if project.models:
         schemas[topics.prediction_requests] = prediction_request_schema(project)
         schemas[topics.predictions] = prediction_schema(project)
+        schemas[topics.labels] = label_schema()
+        schemas[topics.outcomes] = outcome_schema(project)
     return schemas

@@ -16,6 +16,8 @@ from driftline.runtime.errors import ConfigurationError
 EVENTS = "events"
 PREDICTION_REQUESTS = "prediction-requests"
 PREDICTIONS = "predictions"
+LABELS = "labels"
+OUTCOMES = "outcomes"
 DEAD_LETTERS = "dead-letters"
 
 
@@ -102,6 +104,16 @@ class Topics:
     def predictions(self) -> str:
         """The topic of the prediction log."""
         return self.stream(PREDICTIONS)
+
+    @property
+    def labels(self) -> str:
+        """The topic of labels."""
+        return self.stream(LABELS)
+
+    @property
+    def outcomes(self) -> str:
+        """The topic of outcomes."""
+        return self.stream(OUTCOMES)
 
     @property
     def dead_letters(self) -> str:

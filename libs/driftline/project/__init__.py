@@ -5,7 +5,10 @@ from driftline.project.declaration import (
     EventType,
     InputField,
     InputType,
+    LabelRule,
     ModelDeclaration,
+    Never,
+    Payoff,
     Project,
 )
 from driftline.project.loading import load_project
@@ -15,7 +18,10 @@ __all__ = [
     "EventType",
     "InputField",
     "InputType",
+    "LabelRule",
     "ModelDeclaration",
+    "Never",
+    "Payoff",
     "Project",
     "load_project",
 ]

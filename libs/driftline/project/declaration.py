@@ -1,7 +1,7 @@
 """The values that a project folder is loaded into."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,44 @@ class InputField:
     name: str
     type: InputType
     description: str = ""
+    #: An identifier is logged, and labels may name it; it is no column of the model.
+    identifier: bool = False
+
+
+class Never(StrEnum):
+    """What a label without a value (it will never be known) means for a prediction."""
+
+    EXCLUDE = "exclude"
+    NEGATIVE = "negative"
+    POSITIVE = "positive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRule:
+    """How a model's labels find their predictions.
+
+    Attributes
+    ----------
+    key
+        The identifier among the inputs that labels may name instead of the request's UUID.
+    horizon_us
+        How long after its event time a prediction waits for its label, in microseconds.
+    never
+        What it means that a label will never be known.
+    """
+
+    horizon_us: int
+    key: str | None = None
+    never: Never = Never.EXCLUDE
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payoff:
+    """What a decision is worth: ``positive`` where the label is 1, ``negative`` where it is 0, in any one unit."""
+
+    positive: float
+    negative: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +105,24 @@ class ModelDeclaration:
     inputs: tuple[InputField, ...]
     decision: DecisionRule
     module: Path
+    label: LabelRule | None = None
+    #: By decision; empty where the project declares no value.
+    value: Mapping[str, Payoff] = field(default_factory=dict)
+    #: Entities and text inputs by whose values windows are looked at apart.
+    segments: tuple[str, ...] = ()
+    #: A feature column that serves as the moving-average baseline: the label's recent mean, as it was served.
+    baseline: str | None = None
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:
         """Double inputs, then the views' feature columns, in declared order."""
-        own = tuple(field.name for field in self.inputs if field.type is InputType.DOUBLE)
+        own = tuple(one.name for one in self.inputs if one.type is InputType.DOUBLE)
         return own + tuple(column for view in self.views for column in view.columns)
 
     @property
     def categorical_columns(self) -> tuple[str, ...]:
-        """Entities' keys, then string inputs, in declared order."""
-        own = tuple(field.name for field in self.inputs if field.type is InputType.STRING)
+        """Entities' keys, then string inputs that are no identifiers, in declared order."""
+        own = tuple(one.name for one in self.inputs if one.type is InputType.STRING and not one.identifier)
         return tuple(entity.name for entity in self.entities) + own
 
 
@@ -109,8 +154,13 @@ class Project:
     @property
     def request_inputs(self) -> tuple[InputField, ...]:
         """All inputs of all models, sorted by name (one name has one type)."""
-        fields = {field.name: field for model in self.models.values() for field in model.inputs}
+        fields = {one.name: one for model in self.models.values() for one in model.inputs}
         return tuple(fields[name] for name in sorted(fields))
+
+    @property
+    def labelled_models(self) -> tuple[ModelDeclaration, ...]:
+        """The models whose predictions wait for labels."""
+        return tuple(model for model in self.models.values() if model.label is not None)
 
     @property
     def request_views(self) -> tuple[FeatureView, ...]:

@@ -30,11 +30,13 @@ class History:
     ``events`` holds per event type the columns of its Avro schema and ``known_at``, sorted by it.
     ``requests`` holds ``request_id``, ``event_time`` (the as-of instant), the requests' entities and
     inputs, ``label`` (null where it never becomes known) and ``label_known_at``, sorted by event time.
+    ``labels``, where the project has them, holds the columns of the platform's labels, sorted by ``known_at``.
     Timestamps are naive, UTC, in microseconds.
     """
 
     events: Mapping[str, pa.Table]
     requests: pa.Table
+    labels: pa.Table | None = None
 
 
 def load_history(project: Project, start: date, end: date) -> History:

@@ -14,7 +14,10 @@ from driftline.project.declaration import (
     EventType,
     InputField,
     InputType,
+    LabelRule,
     ModelDeclaration,
+    Never,
+    Payoff,
     Project,
 )
 from driftline.project.modules import load_module
@@ -41,11 +44,22 @@ _RESERVED = frozenset(
         "feature_views",
         "label",
         "label_known_at",
+        "label_id",
+        "kind",
+        "previous_label",
+        "log_loss",
+        "squared_error",
+        "value",
         "known_at",
     ]
 )
 #: Streams of the platform, so that no event type may have their names.
-_STREAMS = frozenset({"predictions"})
+_STREAMS = frozenset(
+    {
+        *("predictions", "prediction-requests", "labels", "outcomes", "profiles", "drift-signals"),
+        *("retrain-requests", "model-events", "alerts", "dead-letters"),
+    }
+)
 _NUMERIC = {"int", "long", "float", "double"}
 
 
@@ -70,6 +84,19 @@ class _EventType(_Strict):
 class _Input(_Strict):
     type: InputType
     description: str = ""
+    identifier: bool = False
+
+
+class _Label(_Strict):
+    horizon: _Duration
+    key: str | None = None
+    never: Never = Never.EXCLUDE
+    description: str = ""
+
+
+class _Payoff(_Strict):
+    positive: float
+    negative: float
 
 
 class _Decision(_Strict):
@@ -86,6 +113,10 @@ class _Model(_Strict):
     views: list[str]
     inputs: dict[_Name, _Input] = {}
     decision: _Decision
+    label: _Label | None = None
+    value: dict[str, _Payoff] = {}
+    segments: list[str] = []
+    baseline: str | None = None
 
 
 class _File(_Strict):
@@ -281,19 +312,66 @@ def _model(
         if views[item].entity.name not in spec.entities:
             msg = f"{path}: model {name!r} reads {item!r}, so its entities must include {views[item].entity.name!r}"
             raise ConfigurationError(msg)
-    return ModelDeclaration(
+    declared = ModelDeclaration(
         name=name,
         description=spec.description,
         owner=spec.owner or owner,
         entities=tuple(entities[item] for item in spec.entities),
         views=tuple(views[item] for item in spec.views),
         inputs=tuple(
-            InputField(name=field, type=given.type, description=given.description)
+            InputField(
+                name=field, type=given.type, description=given.description, identifier=given.identifier
+            )
             for field, given in spec.inputs.items()
         ),
         decision=DecisionRule(**spec.decision.model_dump()),
         module=path.parent / spec.module,
+        label=_label(spec.label),
+        value={decision: Payoff(**cells.model_dump()) for decision, cells in spec.value.items()},
+        segments=tuple(spec.segments),
+        baseline=spec.baseline,
     )
+    _check_loop(path, declared)
+    return declared
+
+
+def _label(spec: _Label | None) -> LabelRule | None:
+    if spec is None:
+        return None
+    return LabelRule(
+        horizon_us=parse_duration_us(spec.horizon),
+        key=spec.key,
+        never=spec.never,
+        description=spec.description,
+    )
+
+
+def _check_loop(path: Path, model: ModelDeclaration) -> None:
+    """Check what a model says of its labels, its value, its segments and its baseline against the rest of it."""
+    where = f"{path}: model {model.name!r}"
+    identifiers = [one.name for one in model.inputs if one.identifier]
+    for one in model.inputs:
+        if one.identifier and one.type is not InputType.STRING:
+            raise ConfigurationError(f"{where}: the identifier {one.name!r} must be of type string")
+    if model.label is not None and model.label.key is not None and model.label.key not in identifiers:
+        raise ConfigurationError(
+            f"{where}: labels name {model.label.key!r}, so it must be an input with `identifier: true`"
+        )
+    decisions = {model.decision.above, model.decision.below}
+    if model.value and set(model.value) != decisions:
+        raise ConfigurationError(
+            f"{where}: value must have an entry for each decision, {' and '.join(sorted(decisions))}"
+        )
+    for segment in model.segments:
+        if segment not in model.categorical_columns:
+            raise ConfigurationError(
+                f"{where}: segment {segment!r} is neither an entity nor a text input of the model; "
+                f"those are {', '.join(model.categorical_columns)}"
+            )
+    if model.baseline is not None and model.baseline not in model.numeric_columns:
+        raise ConfigurationError(
+            f"{where}: baseline {model.baseline!r} is no feature column (view__feature) of it"
+        )
 
 
 def _check_request_names(path: Path, project: Project) -> None:

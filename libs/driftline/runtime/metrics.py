@@ -59,6 +59,11 @@ SCORE_SECONDS = Histogram(
     buckets=_MILLISECONDS_TO_SECONDS,
 )
 
+# Outcomes
+LABELS_SETTLED = Gauge(
+    "driftline_labels_settled", "Predictions and labels by what became of them, all members together.", ["what"]
+)
+
 # Producing with acknowledgement
 EVENTS_ACCEPTED = Counter("driftline_events_accepted", "Events that the broker acknowledged.", ["event_type"])
 EVENTS_REJECTED = Counter("driftline_events_rejected", "Events that their schema refused.", ["event_type"])

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI
 
+from driftline.contracts.registry import SchemaRegistry
 from driftline.runtime.errors import (
     EXIT_CEILING,
     EXIT_CONFIGURATION,
@@ -16,6 +17,7 @@ from driftline.runtime.errors import (
     ConfigurationError,
     DeadLetterCeilingError,
     OffsetGapError,
+    UnavailableError,
 )
 from driftline.runtime.health import Health
 from driftline.runtime.http import BackgroundServer
@@ -94,6 +96,30 @@ def wait_for_topics(
         meanwhile()
         stop.wait(_RETRY_SECONDS)
     return {}
+
+
+def wait_for_schema(
+    registry: SchemaRegistry,
+    subject: str,
+    schema: Mapping[str, Any],
+    *,
+    health: Health,
+    stop: threading.Event,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> int | None:
+    """Return a schema's id once it is registered; None where ``stop`` is set first. See ``wait_for_topics``."""
+    while not stop.is_set():
+        try:
+            found = registry.schema_id(subject, schema)
+        except (UnavailableError, ConfigurationError) as error:
+            health.set("registry", ready=False, detail=str(error))
+            _log.warning("waiting", what="registry", error=str(error))
+        else:
+            health.set("registry", ready=True)
+            return found
+        meanwhile()
+        stop.wait(_RETRY_SECONDS)
+    return None
 
 
 def _run(loop: Callable[[threading.Event], None], stop: threading.Event) -> int:

@@ -10,9 +10,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from driftline.project.services import SERVICES
+
 ROOT = Path(__file__).parents[3]
 BASE = ROOT / "k8s" / "base"
-SERVICES = ("ingest", "feature_store", "predictor")
 
 
 def documents() -> list[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,110 @@
+"""The outcome joiner put together from its settings; the only place where its clients are made."""
+
+import math
+import threading
+
+from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
+from driftline.contracts.project_schemas import label_schema, outcome_schema, prediction_schema
+from driftline.contracts.registry import SchemaRegistry
+from driftline.project import Project
+from driftline.runtime import metrics
+from driftline.runtime.errors import ConfigurationError
+from driftline.runtime.health import Health
+from driftline.streaming.consumer import PartitionedConsumer
+from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.loop import run_pipeline
+from driftline.streaming.partitions import Partition
+from driftline.streaming.service import wait_for_schema, wait_for_topics
+from services.outcome_joiner.outcomes import OutcomeColumns
+from services.outcome_joiner.pipeline import SERVICE, OutcomeJoinerPipeline, Sides
+from services.outcome_joiner.rebuild import rebuild
+from services.outcome_joiner.settings import OutcomeJoinerSettings
+from services.outcome_joiner.waiting_room import WaitingRoom
+
+
+def run_outcome_joiner(
+    settings: OutcomeJoinerSettings, project: Project, *, health: Health, stop: threading.Event
+) -> None:
+    """Run the joiner's loop until ``stop`` is set."""
+    if not project.labelled_models:
+        raise ConfigurationError(
+            f"no model of project {project.name!r} declares a `label`, so nothing can be joined"
+        )
+    topics = settings.topics(project)
+    kafka = settings.kafka_config()
+    found = wait_for_topics(
+        kafka,
+        (topics.predictions, topics.labels, topics.outcomes, topics.dead_letters),
+        health=health,
+        stop=stop,
+    )
+    if not found:
+        return
+    registry = SchemaRegistry(settings.schema_registry_url)
+    schema = outcome_schema(project)
+    schema_id = wait_for_schema(registry, topics.subject(topics.outcomes), schema, health=health, stop=stop)
+    if schema_id is None:
+        return
+    sides = Sides(
+        predictions=topics.predictions,
+        labels=topics.labels,
+        prediction_decoder=BatchDecoder(prediction_schema(project), registry.schema),
+        label_decoder=BatchDecoder(label_schema(), registry.schema),
+        columns=OutcomeColumns(project),
+    )
+    every = [
+        Partition(topic, number)
+        for topic in (topics.predictions, topics.labels)
+        for number in range(found[topic])
+    ]
+    horizon_us = max(one.label.horizon_us for one in project.labelled_models if one.label is not None)
+    room = WaitingRoom(
+        settings.redis_url,
+        prefix=topics.prefix,
+        places=len(every),
+        ttl_seconds=math.ceil(horizon_us / 1e6 * settings.keep_factor),
+    )
+    group = f"{topics.prefix}.{SERVICE}"
+    consumer = PartitionedConsumer(
+        kafka,
+        [topics.predictions, topics.labels],
+        group=group,
+        instance=settings.instance,
+        max_batch=settings.max_batch,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+    )
+    sink = KafkaSink(
+        kafka,
+        consumer,
+        group=group,
+        service=SERVICE,
+        instance=settings.instance,
+        dead_letters=topics.dead_letters,
+    )
+
+    def build_anew() -> None:
+        rebuild(room, sides, kafka, owner=settings.instance, committed=consumer.committed(every))
+
+    def look_after(counts: dict[str, int]) -> None:
+        for what, number in counts.items():
+            metrics.LABELS_SETTLED.labels(what).set(number)
+        health.set(
+            "labels", ready=True, detail=", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()))
+        )
+
+    pipeline = OutcomeJoinerPipeline(
+        sides,
+        room,
+        sink,
+        BatchEncoder(schema, schema_id),
+        log=topics.outcomes,
+        ceiling=settings.ceiling(),
+        rebuild=build_anew,
+        look_after=look_after,
+    )
+    try:
+        run_pipeline(consumer, pipeline, stop=stop, health=health)
+    finally:
+        sink.close()
+        room.close()
+        registry.close()
