@@ -125,7 +125,7 @@ def test_a_request_is_an_hour_before_its_flight_in_local_time(requests: pd.DataF
 
 def test_a_request_holds_nothing_of_the_flight_itself(project: Project, requests: pd.DataFrame) -> None:
     assert set(requests) == {
-        "request_id", "event_time", "label", "label_known_at",
+        "request_id", "event_time", "label", "label_known_at", "flight_id",
         "origin", "carrier", "dest",
         "sched_hour", "day_of_week", "distance", "sched_duration", "plane_age", "plane_seats",
     }  # fmt: skip
