@@ -17,13 +17,14 @@ from driftline.models.bundle import (
     write_bundle,
 )
 from driftline.models.conversion import Columns, convert
+from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
 from driftline.project import Project
 
 _ROWS = 400
 
 
-def write_model(project: Project, models: Path, version: str = "1") -> None:
-    """Train, convert, write and activate the project's only model."""
+def write_model(project: Project, models: Path, version: str = "1", *, reference: bool = False) -> None:
+    """Train, convert, write and activate the project's only model; with a reference for drift if asked."""
     (declaration,) = project.models.values()
     columns = Columns(numeric=declaration.numeric_columns, categorical=declaration.categorical_columns)
     rng = np.random.default_rng(3)
@@ -83,5 +84,10 @@ def write_model(project: Project, models: Path, version: str = "1") -> None:
         environment={},
         files={},
     )
-    write_bundle(models, manifest, model=onnx, card="# A model for tests\n")
+    extra = {}
+    if reference:
+        scores = pipeline.predict_proba(frame)[:, 1]
+        found = build_model_reference(declaration, numeric, categorical, scores, labels)
+        extra[REFERENCE_FILE] = found.to_bytes()
+    write_bundle(models, manifest, model=onnx, card="# A model for tests\n", extra=extra)
     activate(models, declaration.name, version)

@@ -22,7 +22,7 @@ SHOP = Path(__file__).parent / "shop"
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     state = tmp_path_factory.mktemp("platform")
     project = load_project(SHOP)
-    write_model(project, state / "models")
+    write_model(project, state / "models", reference=True)
     with EmbeddedStack(state) as stack:
         topics = Topics(project.name)
         create_topics({"bootstrap.servers": stack.environment["KAFKA_BOOTSTRAP_SERVERS"]}, project, topics)

@@ -14,6 +14,11 @@ ASKED_US = START_US + 3_600_000_000
 HORIZON_US = 86_400_000_000
 
 
+def asked_us(number: int) -> int:
+    """The event time of an order's request: one every twenty seconds."""
+    return ASKED_US + number * 20_000_000
+
+
 class Orders:
     """Requests for orders in turn, and labels for orders of before and of soon, by order or by request."""
 
@@ -23,7 +28,12 @@ class Orders:
         self._requests: list[str] = []
 
     def request(self) -> tuple[str, str, dict[str, Any]]:
-        request = {**self._platform.request(self._random), "order_id": f"order-{len(self._requests)}"}
+        number = len(self._requests)
+        request = {
+            **self._platform.request(self._random),
+            "order_id": f"order-{number}",
+            "event_time": asked_us(number),
+        }
         self._requests.append(request["request_id"])
         return request["request_id"], request["request_id"], request
 
@@ -42,7 +52,9 @@ class Orders:
                 "request_id": self._requests[number] if by_request else None,
                 "key": None if by_request else f"order-{number}",
                 "label": self._random.choice([0.0, 0.0, 1.0, None]),
-                "known_at": ASKED_US + self._random.randrange(1, 3_600) * 1_000_000 + late * HORIZON_US,
+                "known_at": asked_us(number)
+                + self._random.randrange(1, 3_600) * 1_000_000
+                + late * HORIZON_US,
             },
         )
 

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from tests.e2e.monitoring import assert_every_window_is_reported
 from tests.e2e.outcomes import Orders, assert_outcomes
 from tests.e2e.platform import Platform
 from tests.e2e.reading import committed, differences, end_offsets, replayed, stored
@@ -131,6 +132,19 @@ def test_outcome_joiner_killed(platform: Platform) -> None:
     requests.end()
     labels.end()
     assert_outcomes(platform)
+
+
+def test_profiler_and_drift_monitor_killed(platform: Platform) -> None:
+    orders = Orders(platform, 11)
+    requests, labels = orders.traffic(11)
+    requests.start()
+    labels.start()
+    kill_at_random_moments(platform, "profiler-0", 11, kills=KILLS // 2)
+    kill_at_random_moments(platform, "drift_monitor-0", 12, kills=KILLS // 2)
+    requests.end()
+    labels.end()
+    assert_outcomes(platform)
+    assert_every_window_is_reported(platform, len(requests.acknowledged))
 
 
 def test_store_killed_and_restarted_empty(platform: Platform) -> None:

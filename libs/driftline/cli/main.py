@@ -39,6 +39,7 @@ ENTRIES = (
     Entry("train", "training:train", "Train a model and make it the active version."),
     Entry("predict", "reading:predict", "Ask for a prediction."),
     Entry("features", "reading:features", "Read an entity's features.", group=True),
+    Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),
 )
 

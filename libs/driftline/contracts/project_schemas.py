@@ -9,10 +9,28 @@ from functools import cache
 from typing import Any
 
 from driftline.contracts.prediction_fields import RESERVED
-from driftline.contracts.topics import LABELS, schemas_folder
+from driftline.contracts.topics import (
+    ALERTS,
+    DRIFT_SIGNALS,
+    LABELS,
+    MODEL_EVENTS,
+    PROFILES,
+    RETRAIN_REQUESTS,
+    WINDOW_REPORTS,
+    schemas_folder,
+)
 from driftline.project import EventType, Project
 from driftline.runtime.errors import ConfigurationError
 
+#: Streams whose records are the same in every project, with the names of their schema files.
+PLATFORM_RECORDS = {
+    PROFILES: "profile",
+    WINDOW_REPORTS: "window_report",
+    DRIFT_SIGNALS: "drift_signal",
+    RETRAIN_REQUESTS: "retrain_request",
+    MODEL_EVENTS: "model_event",
+    ALERTS: "alert",
+}
 _AVRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -33,7 +51,12 @@ def outcome_schema(project: Project) -> dict[str, Any]:
 
 def label_schema() -> dict[str, Any]:
     """Return the Avro schema of labels, the same in every project."""
-    schema: dict[str, Any] = json.loads(_text("label"))
+    return platform_schema("label")
+
+
+def platform_schema(name: str) -> dict[str, Any]:
+    """Return the schema of a platform record that is the same in every project, by its file's name."""
+    schema: dict[str, Any] = json.loads(_text(name))
     return schema
 
 

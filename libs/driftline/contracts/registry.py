@@ -11,8 +11,10 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from driftline.contracts.compatibility import explain_incompatibility
 from driftline.contracts.project_schemas import (
+    PLATFORM_RECORDS,
     label_schema,
     outcome_schema,
+    platform_schema,
     prediction_request_schema,
     prediction_schema,
 )
@@ -180,4 +182,6 @@ def project_topic_schemas(project: Project, topics: Topics) -> dict[str, dict[st
         schemas[topics.predictions] = prediction_schema(project)
         schemas[topics.labels] = label_schema()
         schemas[topics.outcomes] = outcome_schema(project)
+        for stream, record in PLATFORM_RECORDS.items():
+            schemas[topics.stream(stream)] = platform_schema(record)
     return schemas

@@ -18,6 +18,12 @@ PREDICTION_REQUESTS = "prediction-requests"
 PREDICTIONS = "predictions"
 LABELS = "labels"
 OUTCOMES = "outcomes"
+PROFILES = "profiles"
+WINDOW_REPORTS = "window-reports"
+DRIFT_SIGNALS = "drift-signals"
+RETRAIN_REQUESTS = "retrain-requests"
+MODEL_EVENTS = "model-events"
+ALERTS = "alerts"
 DEAD_LETTERS = "dead-letters"
 
 

@@ -90,7 +90,8 @@ class Kafka(Part):
             self._format()
 
     def _format(self) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Never a dash in front: it would be taken for an option.
+        cluster = "k" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         command = [*self._jvm("-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format"]
         result = subprocess.run(
             [*command, "--ignore-formatted", "--cluster-id", cluster, "--config", self._settings],

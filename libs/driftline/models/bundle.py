@@ -15,6 +15,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -116,8 +117,17 @@ class Bundle:
     sha256: str
 
 
-def write_bundle(models_dir: Path, manifest: BundleManifest, *, model: bytes, card: str) -> Path:
+def write_bundle(
+    models_dir: Path,
+    manifest: BundleManifest,
+    *,
+    model: bytes,
+    card: str,
+    extra: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write a bundle whole or not at all, and return its folder; the files' hashes are filled in.
+
+    ``extra`` are further files by name, like the reference for drift.
 
     Raises
     ------
@@ -125,7 +135,7 @@ def write_bundle(models_dir: Path, manifest: BundleManifest, *, model: bytes, ca
         Where the version exists (a version never changes), or the model is a pickle.
     """
     _refuse_pickle(Path(MODEL_FILE), model)
-    contents = {MODEL_FILE: model, CARD_FILE: card.encode()}
+    contents = {**(extra or {}), MODEL_FILE: model, CARD_FILE: card.encode()}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     complete = manifest.model_copy(update={"files": hashes})
     contents[MANIFEST_FILE] = (json.dumps(complete.model_dump(mode="json"), indent=2) + "\n").encode()

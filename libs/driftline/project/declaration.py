@@ -81,6 +81,37 @@ class Payoff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorRule:
+    """How a model is watched.
+
+    Attributes
+    ----------
+    window_us, grace_us
+        Length of a window, and how long after its end late records still count, in event-time microseconds.
+    damage_windows, least_windows
+        Windows of outcomes that damage is measured over at most and at least: one alone is noisy.
+    alert_log_loss, retrain_log_loss, alert_value, retrain_value
+        Damage beyond which drift alerts, or asks for a retrain; None: not by this measure. Log loss in nats, value in
+        the project's unit per prediction.
+    quiet_windows
+        Windows without a signal after which a problem is over.
+    ignore
+        Columns whose drift means nothing, like a day of the week in windows of a day.
+    """
+
+    window_us: int = 86_400_000_000
+    grace_us: int = 3_600_000_000
+    damage_windows: int = 7
+    least_windows: int = 5
+    alert_log_loss: float | None = 0.02
+    retrain_log_loss: float | None = 0.04
+    alert_value: float | None = None
+    retrain_value: float | None = None
+    quiet_windows: int = 2
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRule:
     """Turns a score into a decision: ``above`` where score >= threshold, else ``below``."""
 
@@ -112,6 +143,7 @@ class ModelDeclaration:
     segments: tuple[str, ...] = ()
     #: A feature column that serves as the moving-average baseline: the label's recent mean, as it was served.
     baseline: str | None = None
+    monitor: MonitorRule = field(default_factory=MonitorRule)
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:

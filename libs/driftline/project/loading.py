@@ -16,6 +16,7 @@ from driftline.project.declaration import (
     InputType,
     LabelRule,
     ModelDeclaration,
+    MonitorRule,
     Never,
     Payoff,
     Project,
@@ -56,7 +57,15 @@ _RESERVED = frozenset(
 #: Streams of the platform, so that no event type may have their names.
 _STREAMS = frozenset(
     {
-        *("predictions", "prediction-requests", "labels", "outcomes", "profiles", "drift-signals"),
+        *(
+            "predictions",
+            "prediction-requests",
+            "labels",
+            "outcomes",
+            "profiles",
+            "window-reports",
+            "drift-signals",
+        ),
         *("retrain-requests", "model-events", "alerts", "dead-letters"),
     }
 )
@@ -99,6 +108,19 @@ class _Payoff(_Strict):
     negative: float
 
 
+class _Monitor(_Strict):
+    window: _Duration = "1d"
+    grace: _Duration = "1h"
+    damage_windows: int = Field(default=7, ge=1, le=60)
+    least_windows: int = Field(default=5, ge=1, le=60)
+    alert_log_loss: float | None = 0.02
+    retrain_log_loss: float | None = 0.04
+    alert_value: float | None = None
+    retrain_value: float | None = None
+    quiet_windows: int = Field(default=2, ge=1, le=60)
+    ignore: tuple[str, ...] = ()
+
+
 class _Decision(_Strict):
     threshold: float
     above: str
@@ -117,6 +139,7 @@ class _Model(_Strict):
     value: dict[str, _Payoff] = {}
     segments: list[str] = []
     baseline: str | None = None
+    monitor: _Monitor = _Monitor()
 
 
 class _File(_Strict):
@@ -330,6 +353,7 @@ def _model(
         value={decision: Payoff(**cells.model_dump()) for decision, cells in spec.value.items()},
         segments=tuple(spec.segments),
         baseline=spec.baseline,
+        monitor=_monitor(spec.monitor),
     )
     _check_loop(path, declared)
     return declared
@@ -343,6 +367,13 @@ def _label(spec: _Label | None) -> LabelRule | None:
         key=spec.key,
         never=spec.never,
         description=spec.description,
+    )
+
+
+def _monitor(spec: _Monitor) -> MonitorRule:
+    plain = spec.model_dump(exclude={"window", "grace"})
+    return MonitorRule(
+        window_us=parse_duration_us(spec.window), grace_us=parse_duration_us(spec.grace), **plain
     )
 
 
@@ -368,6 +399,9 @@ def _check_loop(path: Path, model: ModelDeclaration) -> None:
                 f"{where}: segment {segment!r} is neither an entity nor a text input of the model; "
                 f"those are {', '.join(model.categorical_columns)}"
             )
+    for column in model.monitor.ignore:
+        if column not in (*model.numeric_columns, *model.categorical_columns):
+            raise ConfigurationError(f"{where}: monitor ignores {column!r}, which is no column of it")
     if model.baseline is not None and model.baseline not in model.numeric_columns:
         raise ConfigurationError(
             f"{where}: baseline {model.baseline!r} is no feature column (view__feature) of it"

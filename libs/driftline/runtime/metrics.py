@@ -64,6 +64,16 @@ LABELS_SETTLED = Gauge(
     "driftline_labels_settled", "Predictions and labels by what became of them, all members together.", ["what"]
 )
 
+# Monitoring
+ROWS_NOT_PROFILED = Counter(
+    "driftline_rows_not_profiled", "Rows of model versions that have no reference to compare to.", ["model"]
+)
+
+ROWS_TOO_LATE = Counter(
+    "driftline_rows_too_late", "Profiled rows whose window was closed already.", ["model"]
+)
+DRIFT_SIGNALS = Counter("driftline_drift_signals", "Drift signals sent.", ["model", "level"])
+
 # Producing with acknowledgement
 EVENTS_ACCEPTED = Counter("driftline_events_accepted", "Events that the broker acknowledged.", ["event_type"])
 EVENTS_REJECTED = Counter("driftline_events_rejected", "Events that their schema refused.", ["event_type"])

@@ -1,0 +1,1 @@
+"""What the monitor measures and how it judges: references, mergeable profiles, statistics, thresholds, damage."""

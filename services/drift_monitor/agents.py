@@ -1,0 +1,287 @@
+"""The deciding half of drift detection: merge profiles, close windows by watermark, judge, signal.
+
+| record | handler |
+|---|---|
+| profile | ``on_profile``: merge into its window, move the watermark, judge the windows that are over |
+
+Keys of the table: ``m|<model>|<kind>`` marks of the sources and open windows; ``w|...`` an open window's merged profile;
+``p|<model>|<version>|<segment>`` the problem.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
+
+import orjson
+
+from driftline.control import Context, TableView, deterministic_id
+from driftline.models.model_reference import EVERYTHING, ModelReferences
+from driftline.monitoring.damage import Damage, estimated_damage
+from driftline.monitoring.levels import Level
+from driftline.monitoring.outcome_profile import OutcomeProfile
+from driftline.monitoring.profile import Profile
+from driftline.project import ModelDeclaration, Project
+from driftline.runtime import metrics
+from driftline.runtime.logging import get_logger
+from services.drift_monitor.problems import Problem, worst_first, worst_level
+
+_log = get_logger(__name__)
+PREDICTIONS, OUTCOMES = "PREDICTIONS", "OUTCOMES"
+#: A source that has brought nothing for so long by the log's clock does not hold windows open.
+_IDLE_US = 60_000_000
+_MEASUREMENTS_SHOWN = 12
+
+
+class DriftAgents:
+    """The handlers of the drift monitor."""
+
+    def __init__(self, project: Project, references: ModelReferences, *, signals: str, reports: str) -> None:
+        self._project = project
+        self._references = references
+        self._signals = signals
+        self._reports = reports
+
+    async def on_profile(self, record: dict[str, Any], context: Context) -> None:
+        """Merge a profile into its window, then judge the windows that every source has passed."""
+        model = self._project.models.get(record["model"])
+        if model is None:
+            return
+        table = context.table
+        marks_key = f"m|{model.name}|{record['kind']}"
+        marks = table.get(marks_key, {"sources": {}, "open": {}, "closed": 0})
+        start, end = (_micros(record[name]) for name in ("window_start", "window_end"))
+        if end <= marks["closed"]:
+            metrics.ROWS_TOO_LATE.labels(model.name).inc(record["rows"])
+        else:
+            key = f"w|{record['kind']}|{model.name}|{record['model_version']}|{record['segment']}|{start}"
+            _merge(table, key, record)
+            marks["open"].setdefault(str(end), [])
+            if key not in marks["open"][str(end)]:
+                marks["open"][str(end)].append(key)
+        before = marks["sources"].get(record["source"], [0, 0])[0]
+        marks["sources"][record["source"]] = [
+            max(before, _micros(record["watermark"])),
+            context.timestamp_us,
+        ]
+        watermark = _watermark(marks["sources"], record["sources"], context.timestamp_us)
+        for over in sorted(
+            int(one) for one in marks["open"] if int(one) + model.monitor.grace_us <= watermark
+        ):
+            keys = marks["open"].pop(str(over))
+            marks["closed"] = max(over, marks["closed"])
+            for key in sorted(keys):
+                await self._close(model, key, over, context)
+                table.delete(key)
+        table.put(marks_key, marks)
+
+    async def _close(self, model: ModelDeclaration, key: str, end: int, context: Context) -> None:
+        """Judge one window of one version and segment."""
+        kind, _, version, segment, start = key[2:].split("|")
+        held = context.table.get(key)
+        reference = self._references.find(model.name, version)
+        if reference is None or segment not in reference.references or not held["rows"]:
+            return
+        problem_key = f"p|{model.name}|{version}|{segment}"
+        problem = Problem.from_json(context.table.get(problem_key))
+        window = (int(start), end)
+        if kind == PREDICTIONS:
+            profile = Profile.from_bytes(b64decode(held["data"]))
+            judged = [
+                one
+                for one in reference.judge(segment, profile)
+                if one.measurement.column not in model.monitor.ignore
+            ]
+            shown: Any = worst_first(judged)
+            problem.drift, problem.worst_check = worst_level(judged), (shown[0] if shown else {})
+            estimate = estimated_damage(reference.references[segment], profile)
+            problem.estimated = None if estimate is None else _damage_json(estimate)
+            shown = shown[:_MEASUREMENTS_SHOWN]
+        else:
+            outcomes = OutcomeProfile.from_bytes(b64decode(held["data"]))
+            problem.see_outcomes(outcomes, model.monitor.damage_windows)
+            shown = {**outcomes.accuracy().as_json(), "detected": problem.detected}
+        damage = problem.damage(reference.references[segment], model.monitor)
+        level = problem.judge(segment, damage, model.monitor)
+        await self._report(model, version, segment, kind, window, held["rows"], level, damage, shown, context)
+        signal = problem.step(level, window[0], model.monitor)
+        if signal is not None:
+            await self._signal(
+                model, version, segment, kind, window, held["rows"], signal, damage, problem, shown, context
+            )
+        context.table.put(problem_key, problem.as_json())
+        if segment == EVERYTHING and kind == PREDICTIONS:
+            await self._retire_others(model, version, window, context)
+
+    async def _retire_others(
+        self, model: ModelDeclaration, version: str, window: tuple[int, int], context: Context
+    ) -> None:
+        """Resolve the problems of versions that no longer score: another one does."""
+        prefix = f"p|{model.name}|"
+        for key, state in context.table.items():
+            if not key.startswith(prefix) or key.startswith(f"{prefix}{version}|"):
+                continue
+            problem = Problem.from_json(state)
+            if problem.last_window >= window[0] or problem.level is Level.NONE:
+                continue
+            other, segment = key.removeprefix(prefix).split("|")
+            problem.level = Level.NONE
+            await self._signal(
+                model, other, segment, PREDICTIONS, window, 0, Level.NONE, None, problem, [], context
+            )
+            context.table.put(key, problem.as_json())
+
+    async def _report(
+        self,
+        model: ModelDeclaration,
+        version: str,
+        segment: str,
+        kind: str,
+        window: tuple[int, int],
+        rows: int,
+        level: Level,
+        damage: Damage | None,
+        shown: Any,
+        context: Context,
+    ) -> None:
+        record = {
+            "report_id": deterministic_id("report", model.name, version, kind, segment, window[0]),
+            "model": model.name,
+            "model_version": version,
+            "kind": kind,
+            "segment": segment,
+            "window_start": window[0],
+            "window_end": window[1],
+            "rows": rows,
+            "level": level.name,
+            "damage_log_loss": None if damage is None else damage.log_loss,
+            "damage_value": None if damage is None else damage.value,
+            "damage_measured": damage is not None and damage.measured,
+            "measurements": orjson.dumps(shown).decode(),
+        }
+        await context.send(self._reports, model.name, record)
+
+    async def _signal(
+        self,
+        model: ModelDeclaration,
+        version: str,
+        segment: str,
+        kind: str,
+        window: tuple[int, int],
+        rows: int,
+        level: Level,
+        damage: Damage | None,
+        problem: Problem,
+        shown: Any,
+        context: Context,
+    ) -> None:
+        check, column, value, threshold = _cause(problem, damage, model)
+        record = {
+            "signal_id": deterministic_id(
+                "signal", model.name, version, kind, segment, window[0], level.name
+            ),
+            "model": model.name,
+            "model_version": version,
+            "level": "RESOLVED" if level is Level.NONE else level.name,
+            "check": check,
+            "column": column,
+            "segment": segment,
+            "window_start": window[0],
+            "window_end": window[1],
+            "since": problem.since,
+            "rows": rows,
+            "value": value,
+            "threshold": threshold,
+            "reference": f"held-out data of {version}",
+            "damage_log_loss": None if damage is None else damage.log_loss,
+            "damage_value": None if damage is None else damage.value,
+            "damage_measured": damage is not None and damage.measured,
+            "details": orjson.dumps(shown).decode(),
+            "explanation": _explained(level, segment, problem, damage, check, column, value, threshold),
+            "raised_at": context.timestamp_us,
+        }
+        metrics.DRIFT_SIGNALS.labels(model.name, record["level"]).inc()
+        _log.info(
+            "signal",
+            model=model.name,
+            level=record["level"],
+            segment=segment,
+            explanation=record["explanation"],
+        )
+        await context.send(self._signals, model.name, record)
+
+
+def _merge(table: TableView, key: str, record: dict[str, Any]) -> None:
+    held = table.get(key)
+    kind = Profile if record["kind"] == PREDICTIONS else OutcomeProfile
+    data: bytes = record["data"]
+    rows = record["rows"]
+    if held is not None:
+        data = kind.from_bytes(b64decode(held["data"])).merge(kind.from_bytes(data)).to_bytes()  # type: ignore[arg-type]
+        rows += held["rows"]
+    table.put(key, {"data": b64encode(data).decode(), "rows": rows})
+
+
+def _watermark(sources: dict[str, list[int]], expected: int, now_us: int) -> int:
+    """Return the instant that every source has passed; idle ones do not count, unseen ones hold it at 0."""
+    if len(sources) < expected and now_us - min(seen for _, seen in sources.values()) < _IDLE_US:
+        return 0
+    alive = [mark for mark, seen in sources.values() if now_us - seen < _IDLE_US]
+    return min(alive, default=0)
+
+
+def _micros(time: Any) -> int:
+    micros: int = round(time.timestamp() * 1e6)
+    return micros
+
+
+def _damage_json(damage: Damage) -> dict[str, Any]:
+    return {"log_loss": damage.log_loss, "standard_error": damage.standard_error}
+
+
+def _cause(
+    problem: Problem, damage: Damage | None, model: ModelDeclaration
+) -> tuple[str, str | None, float, float]:
+    """Return check, column, value and threshold of what is worst: the damage where it is beyond a target."""
+    rule = model.monitor
+    if damage is not None and rule.alert_log_loss is not None and damage.log_loss > rule.alert_log_loss:
+        return (
+            ("log_loss" if damage.measured else "expected_log_loss"),
+            None,
+            damage.log_loss,
+            rule.alert_log_loss,
+        )
+    if problem.worst_check:
+        worst = problem.worst_check
+        return worst["check"], worst["column"], worst["value"], worst["threshold"]
+    if problem.detected:
+        return problem.detected.split(", ")[0], None, 1.0, 0.0
+    loss = 0.0 if damage is None else damage.log_loss
+    return "log_loss", None, loss, rule.alert_log_loss or 0.0
+
+
+def _explained(
+    level: Level,
+    segment: str,
+    problem: Problem,
+    damage: Damage | None,
+    check: str,
+    column: str | None,
+    value: float,
+    threshold: float,
+) -> str:
+    where = f" in {segment}" if segment else ""
+    if level is Level.NONE:
+        return f"what was signalled{where} is over"
+    worst = problem.worst_check
+    moved = (
+        f"{worst['column'] or 'the score'} moved most ({worst['check']} {worst['value']:.3g})"
+        if worst
+        else ""
+    )
+    if damage is None:
+        return f"{check} of {column or 'the score'}{where} is {value:.3g}, above {threshold:.3g}"
+    how = "measured on labels" if damage.measured else "estimated from the scores"
+    loss = f"log loss {'rose' if damage.log_loss > 0 else 'fell'} by {abs(damage.log_loss):.3f}{where}, {how}"
+    found = f"; {problem.detected} fired" if problem.detected else ""
+    return loss + (f"; {moved}" if moved else "") + found

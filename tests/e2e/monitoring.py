@@ -1,0 +1,74 @@
+"""What the monitor must have reported: every answered prediction in the window of its event time, once."""
+
+import random
+import time
+from collections import Counter
+from typing import Any
+
+from driftline.contracts.project_schemas import platform_schema
+from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.topics import WINDOW_REPORTS
+from driftline.contracts.wire import frame
+from tests.e2e.outcomes import asked_us
+from tests.e2e.platform import Platform
+from tests.e2e.reading import committed
+from tests.e2e.traffic import kafka_producer
+
+HOUR_US = 3_600_000_000
+
+
+def assert_every_window_is_reported(platform: Platform, orders: int) -> None:
+    """Move event time on by hours, so that every window of the orders closes; then compare rows with predictions."""
+    end_us = asked_us(orders) + 3 * HOUR_US
+    _ask_at(platform, end_us)
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    expected = Counter(
+        _window(prediction["event_time"])
+        for prediction in _predictions(platform)
+        if prediction["order_id"] is not None
+    )
+    until = time.monotonic() + 120
+    found: dict[int, int] = {}
+    while time.monotonic() < until:
+        found = _reported(platform)
+        if all(found.get(window) == rows for window, rows in expected.items()):
+            return
+        time.sleep(1)
+    wrong = {
+        window: (rows, found.get(window)) for window, rows in expected.items() if found.get(window) != rows
+    }
+    raise AssertionError(f"windows whose (predictions, reported rows) differ: {wrong}")
+
+
+def _ask_at(platform: Platform, time_us: int) -> None:
+    producer = kafka_producer(platform.bootstrap)
+    source = random.Random(0)
+    for _ in range(40):  # so that each partition of the log has some
+        request = {**platform.request(source), "event_time": time_us}
+        value = frame(platform.request_schema_id, platform.request_codec.encode(request))
+        producer.produce(platform.requests_topic, value, request["request_id"].encode())
+    assert producer.flush(60) == 0
+
+
+def _predictions(platform: Platform) -> list[dict[str, Any]]:
+    messages = committed(platform.bootstrap, platform.predictions_topic, 2)
+    return [
+        record
+        for message in messages
+        if (record := platform.prediction_codec.decode(message.value()[5:]))["status"] == "ANSWERED"
+    ]
+
+
+def _reported(platform: Platform) -> dict[int, int]:
+    codec = RecordCodec(platform_schema("window_report"))
+    reports = {}
+    for message in committed(platform.bootstrap, platform.topics.stream(WINDOW_REPORTS), 2):
+        report = codec.decode(message.value()[5:])
+        if report["kind"] == "PREDICTIONS" and report["segment"] == "":
+            before = reports.setdefault(report["report_id"], report)
+            assert before["rows"] == report["rows"]  # handled twice, it says the same
+    return {_window(report["window_start"]): report["rows"] for report in reports.values()}
+
+
+def _window(moment: Any) -> int:
+    return round(moment.timestamp() * 1e6) // HOUR_US * HOUR_US
