@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -22,10 +23,12 @@ from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.embedded import EmbeddedStack
-from driftline.playback.demonstration import Findings, Platform, demonstrate, plan_days
+from driftline.playback.demonstration import Findings, demonstrate, plan_days
 from driftline.playback.errors import PlaybackError
 from driftline.playback.plan import Step
+from driftline.playback.platform import Platform
 from driftline.playback.printing import print_summary
+from driftline.playback.season import Season, plan_season, play_season
 from driftline.playback.summary import Seconds, Summary
 from driftline.project import Project, load_project
 from driftline.project.services import services_of
@@ -36,6 +39,8 @@ from driftline.runtime.supervisor import Supervisor
 from driftline.serving.tracing import Trace, trace_request
 
 TRAINING_DAYS = 90
+#: The span in which the model of January to March visibly suffers.
+SEASON = (date(2013, 6, 1), date(2013, 7, 21))
 
 _READY_SECONDS = 120.0
 _SERVERS = ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "REDIS_URL")
@@ -51,6 +56,10 @@ def demo(
     state: Annotated[
         Path, typer.Option(envvar="DRIFTLINE_STATE", help="Folder for this machine's state.")
     ] = Path(".driftline"),
+    season: Annotated[
+        bool,
+        typer.Option(help="Play on through June and July, where the model suffers, with the whole loop."),
+    ] = True,
     keep_running: Annotated[bool, typer.Option(help="Leave everything running until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of what goes wrong on purpose.")] = 0,
     install_seconds: Annotated[float, typer.Option(envvar="DRIFTLINE_INSTALL_SECONDS", hidden=True)] = 0.0,
@@ -115,6 +124,20 @@ def demo(
                     install=install_seconds, start=started, train=trained.seconds, play=findings.seconds
                 ),
             )
+            if season:
+                summary = replace(
+                    summary,
+                    season=_play_season(
+                        loaded,
+                        model,
+                        topics,
+                        _platform(settings, supervisor),
+                        console,
+                        models=settings.models,
+                        since=first + timedelta(days=days),
+                        first_version=trained.bundle.manifest.version,
+                    ),
+                )
             path = folder / "summary.json"
             summary.write(path)
             if as_json:
@@ -173,6 +196,51 @@ def _play(
             plan=plan,
             requests=requests,
             base_rate=base_rate,
+            progress=stepped,
+        )
+
+
+def _play_season(
+    project: Project,
+    model: str,
+    topics: Topics,
+    platform: Platform,
+    console: Console,
+    *,
+    models: Path,
+    since: date,
+    first_version: str,
+) -> Season | None:
+    """Play the summer with a progress bar; nothing where the first act went that far already."""
+    start, end = SEASON
+    if since > start or len(project.labelled_models) == 0:
+        return None
+    with console.status("Planning the summer"):
+        plan = plan_season(project, since=since, start=start, end=end)
+    with Progress(
+        TextColumn("Playing {task.fields[at]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[asked]:,} predictions"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task("play", total=len(plan.steps), at=f"{since:%d %B}", asked=0)
+        asked = 0
+
+        def stepped(step: Step) -> None:
+            nonlocal asked
+            asked += len(step.requests)
+            progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=asked)
+
+        return play_season(
+            project,
+            project.models[model],
+            topics,
+            platform,
+            models,
+            plan=plan,
+            first_version=first_version,
             progress=stepped,
         )
 

@@ -1,10 +1,9 @@
 """A whole demonstration on running services: plan, play, read back, reconcile, compare, judge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,29 +15,16 @@ from driftline.playback.errors import PlaybackError
 from driftline.playback.journal import Journal, read_journal
 from driftline.playback.parity import PUBLISHED_AT, Parity, check_parity
 from driftline.playback.plan import Plan, Step, make_plan
+from driftline.playback.platform import Platform
 from driftline.playback.player import Endpoints, Played, Player
 from driftline.playback.reconciliation import Counts, read_service_counts, reconcile, subtract
 from driftline.playback.rivals import compare_with_rivals
 from driftline.playback.summary import Percentiles
-from driftline.playback.watching import Watchdog
 from driftline.project import Project
 from driftline.project.history import load_history
 
 #: So many days of events before the first request fill the windows.
 WARM_UP = timedelta(days=3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """Running servers and services. ``urls`` names every service instance, for its counters."""
-
-    kafka: Mapping[str, Any]
-    registry_url: str
-    redis_url: str
-    ingest_url: str
-    predictor_url: str
-    urls: Sequence[str]
-    watchdog: Watchdog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +37,7 @@ class Findings:
     parity: Parity
     quality: Mapping[str, Quality]
     example: str
+    labels: int
     seconds: float
 
 
@@ -104,6 +91,7 @@ def demonstrate(
         parity=check_parity(project, published_events(project, topics, plan, journal), journal.predictions),
         quality=compare_with_rivals(journal.predictions, requests, base_rate=base_rate),
         example=_example(played),
+        labels=played.labels,
         seconds=played.seconds,
     )
 

@@ -1,6 +1,6 @@
 """The plan of a play: which events are sent before which requests, minute by minute of event time.
 
-A step is one minute that has requests. An event belongs to the first step whose minute is not before the
+A step is one minute (or longer, if asked) that has requests. An event belongs to the first step whose minute is not before the
 moment when it became known, so minutes without requests are merged into the next step, and no request ever
 meets an event from its own future. The first step warms the store up, the last sends what is left.
 """
@@ -34,11 +34,12 @@ class PlannedEvents:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """What is sent at one minute: rows of each event type, damaged copies, then rows of the requests."""
+    """What is sent at one minute: rows of each event type, damaged copies, labels, then rows of the requests."""
 
     at_us: int
     events: dict[str, list[int]] = field(default_factory=dict)
     damaged: list[tuple[str, int, Damage]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
     requests: range = range(0)
 
     @property
@@ -54,6 +55,7 @@ class Plan:
     steps: list[Step]
     events: Mapping[str, PlannedEvents]
     requests: pa.Table
+    labels: pa.Table | None = None
 
     @property
     def sendings(self) -> int:
@@ -62,16 +64,23 @@ class Plan:
 
 
 def make_plan(
-    history: History, *, start: datetime, end: datetime, rates: FaultRates | None = None, seed: int = 0
+    history: History,
+    *,
+    start: datetime,
+    end: datetime,
+    rates: FaultRates | None = None,
+    seed: int = 0,
+    step_us: int = _MINUTE_US,
 ) -> Plan:
     """Plan the play of a history's requests from ``start`` (inclusive) to ``end`` (exclusive).
 
     Events known before ``start`` warm the store up; events known after ``end`` are left out. An event
-    whose delay passes the end is sent in the last step, so that every planned event is sent.
+    whose delay passes the end is sent in the last step, so that every planned event is sent. With steps longer than
+    a minute, a request meets the events that were known at its step's begin: up to ``step_us`` older features.
     """
     start_us, end_us = _to_us(start), _to_us(end)
     requests = _between(history.requests, "event_time", start_us, end_us)
-    minutes = _micros(requests, "event_time") // _MINUTE_US * _MINUTE_US
+    minutes = _micros(requests, "event_time") // step_us * step_us
     order = np.argsort(minutes, kind="stable")
     requests, minutes = requests.take(pa.array(order)), minutes[order]
     times, first_rows = np.unique(minutes, return_index=True)
@@ -93,7 +102,12 @@ def make_plan(
         )
         for name, table in sorted(history.events.items())
     }
-    return Plan(steps=steps, events=events, requests=requests)
+    labels = history.labels
+    if labels is not None:
+        labels = labels.filter(pc.less_equal(_column(labels, "known_at"), end_us))
+        for row, step in _by_step(_micros(labels, "known_at"), np.array([step.at_us for step in steps])):
+            steps[step].labels.append(row)
+    return Plan(steps=steps, events=events, requests=requests, labels=labels)
 
 
 def _schedule(

@@ -2,9 +2,9 @@
 
 For every step:
 
-1. send what became known: events through ingest, damaged copies straight to Kafka; all acknowledged;
+1. send what became known: events and labels through ingest, damaged copies straight to Kafka; all acknowledged;
 2. wait until the store has applied it, so that features are those of this very minute;
-3. send the minute's requests, most on the topic, every tenth over HTTP;
+3. send the minute's requests, most on the topic, every tenth (unless said) over HTTP;
 4. wait until the log shows a prediction for each: nothing newer can reach a request that is still open.
 """
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from driftline.contracts.project_schemas import prediction_request_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import Topics
+from driftline.contracts.topics import LABELS, Topics
 from driftline.contracts.wire import frame
 from driftline.features.online import OnlineStore
 from driftline.playback.faults import Damage, damaged
@@ -58,6 +58,7 @@ class Played:
     http_ms: Sequence[float]
     freshness_ms: Sequence[float]
     began: Positions
+    labels: int
     seconds: float
 
 
@@ -72,7 +73,9 @@ class Player:
         endpoints: Endpoints,
         *,
         clock: Clock | None = None,
+        http_every: int = _EVERY_HTTP,
     ) -> None:
+        self._http_every = http_every
         self._project, self._model, self._topics = project, model, topics
         self._registry, self._store = endpoints.registry, endpoints.store
         self._clock = clock or SystemClock()
@@ -81,6 +84,9 @@ class Player:
         }
         self._sent = Sent()
         self._events = EventSender(endpoints.ingest_url, list(project.event_types), self._sent)
+        # Labels are none of the store's business, so they have a ledger of their own.
+        self._labelled = Sent()
+        self._labels = EventSender(endpoints.ingest_url, [LABELS], self._labelled)
         self._damaged = DamagedSender(endpoints.kafka, self._sent)
         schema = prediction_request_schema(project)
         self._on_topic = TopicRequester(
@@ -99,6 +105,7 @@ class Player:
     def close(self) -> None:
         """Close every connection."""
         self._events.close()
+        self._labels.close()
         self._over_http.close()
         self._log.close()
 
@@ -112,19 +119,23 @@ class Player:
         """
         started = time.perf_counter()
         records = {name: self._as_records(name, planned.table) for name, planned in plan.events.items()}
+        labels = [] if plan.labels is None else _rows(plan.labels)
         requests = self._as_requests(plan.requests)
         for number, step in enumerate(plan.steps):
             self._publish(step, records, measured=number > 0 and number % _EVERY_FRESHNESS == 0)
+            if step.labels:
+                self._labels.send({LABELS: [labels[row] for row in step.labels]})
             self._request([requests[row] for row in step.requests], step.requests.start)
             progress(step)
         return Played(
             sent=self._sent,
             requested=[request["request_id"] for request in requests],
-            over_http=[request["request_id"] for request in requests[::_EVERY_HTTP]],
+            over_http=[request["request_id"] for request in requests[:: self._http_every]],
             http_resent=self._over_http.resent,
             http_ms=self._over_http.latencies_ms,
             freshness_ms=self._freshness_ms,
             began=self._began,
+            labels=self._labelled.acknowledged,
             seconds=time.perf_counter() - started,
         )
 
@@ -148,8 +159,8 @@ class Player:
         """Steps 3 and 4: send the requests and wait until the log holds a prediction for each."""
         if not requests:
             return
-        over_http = [request for row, request in enumerate(requests, first) if row % _EVERY_HTTP == 0]
-        on_topic = [request for row, request in enumerate(requests, first) if row % _EVERY_HTTP != 0]
+        over_http = [request for row, request in enumerate(requests, first) if row % self._http_every == 0]
+        on_topic = [request for row, request in enumerate(requests, first) if row % self._http_every != 0]
         self._on_topic.send([{**request, "requested_at": self._clock.now_us()} for request in on_topic])
         for request in over_http:
             self._over_http.ask(request)

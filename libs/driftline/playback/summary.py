@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from driftline.models.bundle import Quality
 from driftline.playback.parity import Parity
 from driftline.playback.reconciliation import Counts
+from driftline.playback.season import Season
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Summary:
     parity: Parity
     quality: Mapping[str, Quality]
     seconds: Seconds
+    season: Season | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -91,7 +93,9 @@ class Summary:
                 "start": round(self.seconds.start, 1),
                 "train": round(self.seconds.train, 1),
                 "play": round(self.seconds.play, 1),
+                "season": None if self.season is None else round(self.season.seconds, 1),
             },
+            "season": None if self.season is None else asdict(self.season),
         }
 
     def write(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.models.training import train
-from driftline.playback.demonstration import Platform
+from driftline.playback.platform import Platform
 from driftline.project import Project, load_project
 from driftline.runtime.supervisor import Supervisor
 

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from driftline.contracts.topics import Topics
-from driftline.playback.demonstration import Platform, demonstrate
+from driftline.playback.demonstration import demonstrate
 from driftline.playback.faults import FaultRates
 from driftline.playback.plan import make_plan
+from driftline.playback.platform import Platform
 from driftline.project import Project
 from driftline.project.history import load_history
 
