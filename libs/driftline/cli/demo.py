@@ -82,6 +82,8 @@ def demo(
             "DRIFTLINE_PROJECT": str(loaded.folder),
             "DRIFTLINE_STATE": str(folder),
             "DRIFTLINE_MODELS": str(folder / "models"),
+            "DRIFTLINE_ARCHIVE": str(folder / "archive"),
+            "DRIFTLINE_PROFILER_FLUSH_SECONDS": "0.3",
         }
         os.environ.update(environment)
         settings = PlatformSettings.from_environment()
@@ -318,12 +320,15 @@ def _print_next(console: Console, project: Project, folder: Path, trace: Trace) 
     console.print("\nWhat to try next", style="bold")
     view = trace.views[0]
     for line in (
-        f"export DRIFTLINE_PROJECT={_short(project.folder)} DRIFTLINE_STATE={_short(folder)}",
+        f"export DRIFTLINE_PROJECT={_short(project.folder)} DRIFTLINE_STATE={_short(folder)} "
+        f"DRIFTLINE_ARCHIVE={_short(folder / 'archive')}",
         "driftline up",
         f"driftline trace {trace.request_id}",
         f"driftline features get {view.view} {view.key} --as-of {trace.prediction['event_time']}",
         "driftline tail predictions --lines 3",
         "driftline dead-letters list",
+        "driftline drift history",
+        "driftline archive query 'SELECT model_version, avg(log_loss) FROM outcomes GROUP BY ALL'",
     ):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 

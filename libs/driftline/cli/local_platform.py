@@ -143,6 +143,7 @@ class LocalPlatform:
             "DRIFTLINE_PROJECT": str(self._folder),
             "DRIFTLINE_STATE": str(self._state),
             "DRIFTLINE_MODELS": str(models_folder(self._state)),
+            "DRIFTLINE_ARCHIVE": os.environ.get("DRIFTLINE_ARCHIVE") or str(self._state / "archive"),
         }
 
     def _stack_restart(self, part: str) -> None:

@@ -3,7 +3,7 @@
 from driftline.project.declaration import Project
 
 #: All services, in the order in which they are shown.
-SERVICES = ("ingest", "feature_store", "predictor", "outcome_joiner", "profiler", "drift_monitor")
+SERVICES = ("ingest", "feature_store", "predictor", "outcome_joiner", "profiler", "drift_monitor", "archiver")
 
 
 def services_of(project: Project) -> tuple[str, ...]:

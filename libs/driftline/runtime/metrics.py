@@ -74,6 +74,15 @@ ROWS_TOO_LATE = Counter(
 )
 DRIFT_SIGNALS = Counter("driftline_drift_signals", "Drift signals sent.", ["model", "level"])
 
+# Archive
+ARCHIVED_ROWS = Counter("driftline_archived_rows", "Records that stand in the archive.", ["topic"])
+ARCHIVED_BAD = Counter(
+    "driftline_archived_bad", "Records that could not be decoded, archived as bytes.", ["topic", "stage"]
+)
+ARCHIVE_COMMITS = Counter(
+    "driftline_archive_commits", "Commits to the archive, by how they ended.", ["topic", "outcome"]
+)
+
 # Producing with acknowledgement
 EVENTS_ACCEPTED = Counter("driftline_events_accepted", "Events that the broker acknowledged.", ["event_type"])
 EVENTS_REJECTED = Counter("driftline_events_rejected", "Events that their schema refused.", ["event_type"])
