@@ -236,7 +236,6 @@ def _print_services(console: Console, services: list[ServiceStatus]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("instance", "alive", "ready", "lag", "restarts", "address"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("last error", overflow="fold")
     for item in services:
         table.add_row(
             item.instance,
@@ -245,6 +244,8 @@ def _print_services(console: Console, services: list[ServiceStatus]) -> None:
             "" if item.lag is None else f"{item.lag:,}",
             str(item.restarts),
             item.url or "",
-            escape(item.last_error),
         )
     console.print(table)
+    for item in services:
+        if item.last_error and (item.restarts or not item.ready):
+            console.print(f"{item.instance}: {escape(item.last_error)}", highlight=False, soft_wrap=True)
