@@ -40,6 +40,7 @@ ENTRIES = (
     Entry("predict", "reading:predict", "Ask for a prediction."),
     Entry("features", "reading:features", "Read an entity's features.", group=True),
     Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),
+    Entry("alerts", "alerts:app", "What is wrong, who was told, and who takes care of it.", group=True),
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),
     Entry("training-set", "archive:training_sets", "Build, list and pull named training sets.", group=True),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),

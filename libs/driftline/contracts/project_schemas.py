@@ -10,6 +10,7 @@ from typing import Any
 
 from driftline.contracts.prediction_fields import RESERVED
 from driftline.contracts.topics import (
+    ALERT_INPUTS,
     ALERTS,
     DRIFT_SIGNALS,
     LABELS,
@@ -30,6 +31,7 @@ PLATFORM_RECORDS = {
     RETRAIN_REQUESTS: "retrain_request",
     MODEL_EVENTS: "model_event",
     ALERTS: "alert",
+    ALERT_INPUTS: "alert_input",
 }
 _AVRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -24,6 +24,7 @@ DRIFT_SIGNALS = "drift-signals"
 RETRAIN_REQUESTS = "retrain-requests"
 MODEL_EVENTS = "model-events"
 ALERTS = "alerts"
+ALERT_INPUTS = "alert-inputs"
 DEAD_LETTERS = "dead-letters"
 
 

@@ -84,6 +84,7 @@ class ControlApp:
         self._declared = Declarations(group=f"{prefix}.{service}")
         self._faust: GuardedApp | None = None
         self._ticks_waiting: dict[Partition, float] = {}
+        self._ticks_generation = -1
         self._credentials = faust_credentials(settings.kafka_security)
 
     def on(
@@ -115,7 +116,7 @@ class ControlApp:
         DriftlineError
             Whatever crashed the app; the process should end then, as Faust's threads go on.
         """
-        self._health.set("stream", False, "starting")
+        self._health.set("stream", False)  # no detail: starting is no error
         if not self._declared.routes:
             raise ConfigurationError(f"{self._service} handles no topic")
         if not self._declared.ticks:
@@ -189,6 +190,7 @@ class ControlApp:
         await self._until(stop, app)
         watchdog.stop()
         await outbox.stop()
+        reader.close()
 
     async def _until(self, stop: threading.Event, app: GuardedApp) -> None:
         starting = asyncio.ensure_future(app.start())
@@ -214,7 +216,10 @@ class ControlApp:
 
     def _due(self, assigned: Iterable[Partition], topic: str) -> list[Partition]:
         """Return the partitions of a tick topic whose last tick was handled, and note the next one."""
-        now = time.monotonic()
+        now, generation = time.monotonic(), self._faust.consumer_generation_id if self._faust else 0
+        if generation != self._ticks_generation:  # what waited is handled by others, or comes again
+            self._ticks_waiting.clear()
+            self._ticks_generation = generation
         due = [
             partition
             for partition in sorted(assigned)

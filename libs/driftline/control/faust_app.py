@@ -1,6 +1,6 @@
 """Faust with rails: what makes a Faust app lose nothing. ``docs/adr/0008-control-plane.md`` has the evidence.
 
-The numbers are the rails' (design, section 6); each returns beside its code.
+The numbers return beside the code.
 
 1. At least once, one worker, one event at a time, a static member of its group, raw topics, read committed.
 2. Freeze: when partitions have come, nothing flows until Faust has sought its offsets; and it really seeks.

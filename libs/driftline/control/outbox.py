@@ -84,13 +84,14 @@ class KafkaOutbox:
             raise UnavailableError(f"{topic} did not take a message: {error!r}") from error
 
     async def append(self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Append records as one batch, which the broker takes whole or not at all."""
+        """Append records as one batch, which the broker takes whole or not at all; ConfigurationError over 1 MB."""
         producer = self._connected()
+        size = sum(len(key) + len(value or b"") for key, value in records)
         batch = producer.create_batch()
-        for key, value in records:
-            if batch.append(key=key, value=value, timestamp=None) is None:
-                msg = f"{topic}: one event changes more than {_MAX_CHANGES_BYTES:,} bytes of state: keep less per key"
-                raise ConfigurationError(msg)
+        taken = [batch.append(key=key, value=value, timestamp=None) for key, value in records]
+        if size > _MAX_CHANGES_BYTES or None in taken:
+            msg = f"{topic}: one event changes {size:,} bytes of state, {_MAX_CHANGES_BYTES:,} is the limit: keep less"
+            raise ConfigurationError(msg)
         batch.close()
         try:
             await (await producer.send_batch(batch, topic, partition=partition))

@@ -90,7 +90,7 @@ class PartitionReader:
                 if offsets:
                     return offsets[0]
         found = deque(message.offset() or 0 for message in self._records(partition, offset, _AHEAD))
-        self._ahead = {partition: (offset or 0, found)}
+        self._ahead[partition] = (offset or 0, found)
         return found[0] if found else None
 
     def read_all(self, partition: Partition) -> Iterator[Message]:
@@ -106,7 +106,8 @@ class PartitionReader:
             while limit is None or not taken:
                 if time.monotonic() > until:
                     raise UnavailableError(f"{partition}: no answer from the broker")
-                for message in self._consumer.consume(limit or 10_000, 0.05 if limit else 0.5):
+                messages = self._consumer.consume(1, 0.5)
+                for message in messages + self._consumer.consume((limit or 10_000) - 1, 0):
                     error = message.error()
                     if error is None:
                         taken += 1

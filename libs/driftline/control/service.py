@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -34,7 +35,7 @@ def run_control_service(
     Logs, health over HTTP, instance file and exit codes are those of ``driftline.streaming.service``. ``build``
     makes the app; nothing connects before. ``app`` is an HTTP application of the service's own, made with
     ``health``. Returns 0 after a clean end; after anything else it ends the process with the code, because Faust's
-    threads would keep it.
+    threads would keep it. A handler that takes longer than ``stall_seconds`` counts as standing still.
     """
     health = health or Health(service, settings.instance)
     app = app or create_app(title=service.replace("_", " ").capitalize(), service=service, health=health)
@@ -47,7 +48,12 @@ def run_control_service(
     except BaseException:  # noqa: BLE001  it ends the process below
         _log.exception("crashed")
         code = EXIT_CRASH
-    if code != 0:
+    if code != 0 or _threads_left():
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _threads_left() -> bool:
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    return any(not thread.daemon and not thread.name.startswith("asyncio_") for thread in others)

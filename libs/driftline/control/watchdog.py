@@ -125,7 +125,7 @@ class Watchdog:
     def _look(self, now: float) -> None:
         if not self._observed.settled():
             self._waiting.clear()
-            self._health.set("stream", False, "waiting for partitions")
+            self._health.set("stream", False)  # no detail: joining is no error
             if now - self._unsettled > self._start_seconds:
                 self._end(f"no partitions for {now - self._unsettled:.0f} s after a start or rebalance")
             return

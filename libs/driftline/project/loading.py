@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from driftline.alerts.rules import AlertRules
 from driftline.features import FeatureView
 from driftline.project.declaration import (
     DecisionRule,
@@ -66,7 +67,7 @@ _STREAMS = frozenset(
             "window-reports",
             "drift-signals",
         ),
-        *("retrain-requests", "model-events", "alerts", "dead-letters"),
+        *("retrain-requests", "model-events", "alerts", "alert-inputs", "dead-letters"),
     }
 )
 _NUMERIC = {"int", "long", "float", "double"}
@@ -150,6 +151,7 @@ class _File(_Strict):
     history: str | None = None
     future_skew: _Duration = "5m"
     max_jump: _Duration | None = None
+    alerts: AlertRules = Field(default_factory=AlertRules)
     events: dict[_Name, _EventType]
     models: dict[_Name, _Model] = {}
 

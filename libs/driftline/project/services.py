@@ -3,14 +3,23 @@
 from driftline.project.declaration import Project
 
 #: All services, in the order in which they are shown.
-SERVICES = ("ingest", "feature_store", "predictor", "outcome_joiner", "profiler", "drift_monitor", "archiver")
+SERVICES = (
+    "ingest",
+    "feature_store",
+    "predictor",
+    "outcome_joiner",
+    "profiler",
+    "drift_monitor",
+    "archiver",
+    "alerter",
+)
 
 
 def services_of(project: Project) -> tuple[str, ...]:
     """Return the services that have something to do in a project."""
     needless = set()
     if not project.models:
-        needless |= {"predictor", "profiler", "drift_monitor"}
+        needless |= {"predictor", "profiler", "drift_monitor", "alerter"}
     if not project.labelled_models:
         needless.add("outcome_joiner")
     return tuple(name for name in SERVICES if name not in needless)

@@ -1,0 +1,305 @@
+"""From what happens on the platform to causes of alerts: which group, how bad, what to say, what to do.
+
+A group is ``<prefix>/<model>/<kind>`` or ``<prefix>/services/<service>``. Kinds of a model's problems:
+
+========== ==================================================================================
+drift      a drift signal, whatever was measured: one problem per version and segment
+training   a training failed, or its data were refused
+promotion  a candidate was refused, or waits for a person
+champion   the active version was pulled or rolled back
+activity   a promotion, for those who want to know
+========== ==================================================================================
+
+Runbooks and severities of drift signals go by what was measured: ``drift``, ``quality`` or ``accuracy``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from driftline.alerts.alert import Severity, stable_id, to_iso, to_us
+from driftline.alerts.inputs import Cause, Clearance
+from driftline.alerts.rules import AlertRules
+from driftline.contracts.topics import DRIFT_SIGNALS, MODEL_EVENTS
+
+BY = "alerter"
+
+DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
+TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
+SERVICE, ROUTE = "service", "route"
+KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE)
+
+_INPUT_CHECKS = frozenset(
+    {
+        *("psi", "jensen_shannon", "wasserstein", "ks", "chi_squared_per_df", "hellinger", "mmd"),
+        *("domain_classifier", "score_psi", "score_jensen_shannon", "confidence_drop"),
+    }
+)
+_QUALITY_CHECKS = frozenset(
+    {"out_of_range_share", "unseen_share", "missing_change", "missing_share", "out_of_range"}
+)
+_LEVELS = {"WARNING": Severity.WARNING, "ALERT": Severity.CRITICAL, "RETRAIN": Severity.CRITICAL}
+_RUNBOOKS = "services/alerter/README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class _Happening:
+    """What an event in a model's life means for people."""
+
+    kind: str
+    severity: Severity
+    title: str
+    what_to_do: str
+    lasting: bool = True
+
+
+_EVENTS = {
+    "TRAINING_FAILED": _Happening(
+        TRAINING, Severity.CRITICAL, "training failed", "The champion stays. Look at the trainer's log."
+    ),
+    "DATA_REFUSED": _Happening(
+        TRAINING,
+        Severity.CRITICAL,
+        "training data refused",
+        "The champion stays. Mend the data, then retrain.",
+    ),
+    "REJECTED": _Happening(
+        PROMOTION, Severity.WARNING, "candidate rejected", "The champion stays.", lasting=False
+    ),
+    "APPROVAL_WANTED": _Happening(
+        PROMOTION,
+        Severity.WARNING,
+        "a candidate waits for approval",
+        "`driftline models approve` or `reject`.",
+    ),
+    "PULLED": _Happening(
+        CHAMPION, Severity.CRITICAL, "the active version was pulled", "See that another one serves."
+    ),
+    "ROLLED_BACK": _Happening(
+        CHAMPION, Severity.CRITICAL, "rolled back", "The version before serves. Find out why.", lasting=False
+    ),
+    "PROMOTED": _Happening(ACTIVITY, Severity.INFO, "promoted", "", lasting=False),
+}
+#: What ends which kinds of problems, whatever their version.
+_ENDS: dict[str, tuple[str, ...]] = {
+    "REGISTERED": (TRAINING,),
+    "PROMOTED": (TRAINING, PROMOTION, CHAMPION),
+}
+#: What ends the wait for an approval of its own version.
+_ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Causes:
+    """Turns records into causes for one project.
+
+    Parameters
+    ----------
+    prefix
+        Of the project's topics; the begin of every group.
+    team
+        Who is told of what belongs to no model.
+    teams
+        Who is told, by model.
+    """
+
+    prefix: str
+    team: str
+    teams: Mapping[str, str] = field(default_factory=dict)
+    rules: AlertRules = field(default_factory=AlertRules)
+
+    def of_signal(self, signal: Mapping[str, Any]) -> list[Cause | Clearance]:
+        """Return what a drift signal means: a cause, or the end of one.
+
+        The check and the column are the worst of their window, so they may differ from one signal of a problem to
+        the next: the version and the segment alone say which problem it is.
+        """
+        group = self.group(signal["model"], DRIFT)
+        problem = f"{signal['model_version']}|{signal['segment']}|"
+        if signal["level"] == "RESOLVED":
+            return [
+                Clearance(
+                    input_id=signal["signal_id"],
+                    group=group,
+                    problem=problem,
+                    reason=signal["explanation"],
+                    by=BY,
+                )
+            ]
+        check, kind = signal["check"], kind_of_check(signal["check"])
+        return [
+            Cause(
+                input_id=signal["signal_id"],
+                group=group,
+                problem=problem,
+                severity=self._severity(check, kind, _LEVELS[signal["level"]]),
+                source=DRIFT_SIGNALS,
+                model=signal["model"],
+                team=self._team(signal["model"]),
+                title=f"{signal['model']}: {_subject(signal)}",
+                text=_signal_text(signal),
+                runbook=self._runbook(check, kind),
+                lasting=True,
+                since=to_us(signal["since"]),
+                happened_at=to_us(signal["window_end"]),
+                by=BY,
+            )
+        ]
+
+    def of_model_event(self, event: Mapping[str, Any]) -> list[Cause | Clearance]:
+        """Return what an event in a model's life means: ends first, then a cause where it is one."""
+        model, version = event["model"], event["version"] or ""
+        found: list[Cause | Clearance] = [
+            self._end(event, kind, problem="") for kind in _ENDS.get(event["kind"], ())
+        ]
+        if event["kind"] in _ANSWERS:
+            found.append(self._end(event, PROMOTION, problem=f"APPROVAL_WANTED|{version}|"))
+        if event["kind"] == "PROMOTED":
+            # The old version's signals will not come back: it serves no more.
+            found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
+        happening = _EVENTS.get(event["kind"])
+        if happening is not None:
+            at = to_us(event["effective_at"])
+            found.append(
+                Cause(
+                    input_id=event["event_id"],
+                    group=self.group(model, happening.kind),
+                    problem=f"{event['kind']}|{version}|",
+                    severity=self._severity(event["kind"], happening.kind, happening.severity),
+                    source=MODEL_EVENTS,
+                    model=model,
+                    team=self._team(model),
+                    title=f"{model}{f' {version}' if version else ''}: {happening.title}",
+                    text=f"{to_iso(at)}, by {event['by']}: {event['reason']}. {happening.what_to_do}".strip(),
+                    runbook=self._runbook(event["kind"], happening.kind),
+                    lasting=happening.lasting,
+                    since=at,
+                    happened_at=at,
+                    by=BY,
+                )
+            )
+        return found
+
+    def of_outage(self, *, service: str, instance: str, detail: str, since: int, at: int) -> Cause:
+        """Return the cause for a service's instance that is not ready since a time (microseconds)."""
+        return Cause(
+            input_id=stable_id("outage", self.prefix, instance, since),
+            group=self.service_group(service),
+            problem=f"{instance}|",
+            severity=self._severity(service, SERVICE, Severity.CRITICAL),
+            source=service,
+            model=None,
+            team=self.team,
+            title=f"{instance} is not ready",
+            text=f"{instance} is not ready since {to_iso(since)}: {detail}. `driftline status`, then its log.",
+            runbook=self._runbook(service, SERVICE),
+            lasting=True,
+            since=since,
+            happened_at=at,
+            by=BY,
+        )
+
+    def of_recovery(self, *, service: str, instance: str, at: int) -> Clearance:
+        """Return the end of an instance's outage."""
+        return Clearance(
+            input_id=stable_id("recovery", self.prefix, instance, at),
+            group=self.service_group(service),
+            problem=f"{instance}|",
+            reason=f"{instance} is ready again",
+            by=BY,
+        )
+
+    def of_deaf_route(self, *, route: str, notice_id: str, detail: str, at: int) -> Cause:
+        """Return the cause for a route that takes no notifications."""
+        return Cause(
+            input_id=stable_id("deaf", notice_id),
+            group=self.route_group(route),
+            problem="",
+            severity=self._severity(route, ROUTE, Severity.CRITICAL),
+            source=BY,
+            model=None,
+            team=self.team,
+            title=f"alerts do not reach route {route}",
+            text=f"A notification was given up: {detail}. Those who listen there know nothing of the open alerts.",
+            runbook=self._runbook(route, ROUTE),
+            lasting=True,
+            since=at,
+            happened_at=at,
+            by=BY,
+        )
+
+    def of_hearing_route(self, *, route: str, notice_id: str) -> Clearance:
+        """Return the end of that."""
+        return Clearance(
+            input_id=stable_id("hearing", notice_id),
+            group=self.route_group(route),
+            problem="",
+            reason=f"route {route} takes notifications again",
+            by=BY,
+        )
+
+    def group(self, model: str, kind: str) -> str:
+        """Return the group of a kind of problem of a model."""
+        return f"{self.prefix}/{model}/{kind}"
+
+    def service_group(self, service: str) -> str:
+        """Return the group of a service's failures."""
+        return f"{self.prefix}/services/{service}"
+
+    def route_group(self, route: str) -> str:
+        """Return the group of a route's failures."""
+        return f"{self.prefix}/routes/{route}"
+
+    def _end(
+        self, event: Mapping[str, Any], kind: str, *, problem: str, keep: str | None = None
+    ) -> Clearance:
+        return Clearance(
+            input_id=stable_id("end", event["event_id"], kind, problem),
+            group=self.group(event["model"], kind),
+            problem=problem,
+            reason=f"{event['kind'].lower().replace('_', ' ')} {event['version'] or ''}: {event['reason']}",
+            by=BY,
+            keep=keep,
+        )
+
+    def _team(self, model: str) -> str:
+        return self.teams.get(model) or self.team
+
+    def _severity(self, name: str, kind: str, usual: Severity) -> Severity:
+        return self.rules.severities.get(name) or self.rules.severities.get(kind) or usual
+
+    def _runbook(self, name: str, kind: str) -> str:
+        return self.rules.runbooks.get(name) or self.rules.runbooks.get(kind) or f"{_RUNBOOKS}#{kind}"
+
+
+def kind_of_check(check: str) -> str:
+    """Return the kind of problem that a monitor's check is about.
+
+    >>> kind_of_check("psi"), kind_of_check("missing_change"), kind_of_check("log_loss")
+    ('drift', 'quality', 'accuracy')
+    """
+    if check in _QUALITY_CHECKS:
+        return QUALITY
+    return DRIFT if check in _INPUT_CHECKS else ACCURACY
+
+
+def _subject(signal: Mapping[str, Any]) -> str:
+    what = f"{signal['check']} of {signal['column']}" if signal["column"] else signal["check"]
+    return what + (f" where {signal['segment']}" if signal["segment"] else "")
+
+
+def _signal_text(signal: Mapping[str, Any]) -> str:
+    lines = [
+        signal["explanation"],
+        f"{_subject(signal)}: {signal['value']:.4g}, threshold {signal['threshold']:.4g}, "
+        f"{signal['rows']:,} rows until {to_iso(to_us(signal['window_end']))}, since {to_iso(to_us(signal['since']))}, "
+        f"against {signal['reference']}.",
+    ]
+    how = "measured" if signal["damage_measured"] else "estimated"
+    if signal["damage_log_loss"] is not None:
+        lines.append(f"Damage ({how}): {signal['damage_log_loss']:+.4f} nats of log loss.")
+    if signal["damage_value"] is not None:
+        lines.append(f"Value per prediction ({how}): {signal['damage_value']:+.4f}.")
+    if signal["level"] == "RETRAIN":
+        lines.append("This is a reason to retrain.")
+    return "\n".join(lines)

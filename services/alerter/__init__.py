@@ -1,0 +1,1 @@
+"""Signals, model events and failures of services become alerts that reach people."""

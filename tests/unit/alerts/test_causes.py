@@ -1,0 +1,151 @@
+"""From signals, model events and outages to causes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline.alerts.alert import AlertStatus, Severity, stable_id
+from driftline.alerts.causes import KINDS, Causes
+from driftline.alerts.inputs import Cause, Clearance
+from driftline.alerts.rules import AlertRules
+from driftline.contracts.project_schemas import platform_schema
+from driftline.contracts.record_codec import RecordCodec
+from tests.unit.alerts.scenes import Book, rules
+
+ROOT = Path(__file__).parents[3]
+CAUSES = Causes(prefix="flights", team="flights-team", teams={"lateness": "model-team"})
+
+
+def example(name: str, **changes: Any) -> dict[str, Any]:
+    text = (ROOT / "schemas" / "examples" / f"{name}.json").read_text()
+    return {**RecordCodec(platform_schema(name)).from_json(json.loads(text)), **changes}
+
+
+def signal(level: str = "ALERT", **changes: Any) -> Cause | Clearance:
+    (found,) = CAUSES.of_signal(example("drift_signal", level=level, **changes))
+    return found
+
+
+def model_event(kind: str, **changes: Any) -> list[Cause | Clearance]:
+    return CAUSES.of_model_event(example("model_event", kind=kind, **changes))
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [("WARNING", Severity.WARNING), ("ALERT", Severity.CRITICAL), ("RETRAIN", Severity.CRITICAL)],
+)
+def test_a_signal_is_a_cause(level: str, severity: Severity) -> None:
+    found = signal(level)
+    assert isinstance(found, Cause)
+    assert (found.severity, found.group, found.team) == (severity, "flights/lateness/drift", "model-team")
+    assert found.title == "lateness: psi of origin_weather__last_temperature"
+    assert "951 rows until 2013-06-11T00:00:00Z, since 2013-06-09T00:00:00Z" in found.text
+    assert "+0.0410 nats" in found.text
+    assert found.runbook == "services/alerter/README.md#drift"
+    assert ("retrain" in found.text) is (level == "RETRAIN")
+
+
+def test_a_problem_that_changes_its_worst_check_is_one_and_ends() -> None:
+    book = Book(rules=rules()).tell(
+        signal(signal_id="s1"),
+        signal(signal_id="s2", check="ks", column="distance"),
+        signal(signal_id="s3", segment="origin=JFK"),
+    )
+    assert book.last.title.endswith("(and 1 more)")
+    book.tell(signal("RESOLVED", signal_id="s4", check="log_loss", column=None))
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(signal("RESOLVED", signal_id="s5", check="psi", segment="origin=JFK"))
+    assert book.last.status is AlertStatus.RESOLVED
+
+
+def test_a_promotion_ends_the_drift_of_the_versions_before_and_other_troubles() -> None:
+    ends = [one for one in model_event("PROMOTED", version="v2") if isinstance(one, Clearance)]
+    assert {one.group for one in ends} == {
+        f"flights/lateness/{kind}" for kind in ("training", "promotion", "champion", "drift")
+    }
+    book = Book(rules=rules()).tell(
+        signal(signal_id="s1", model_version="v1"), signal(signal_id="s2", model_version="v2")
+    )
+    book.tell(next(one for one in ends if one.group == "flights/lateness/drift"))
+    assert [one.key for one in book.state.episodes[0].problems] == ["v2||"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "severity", "lasting"),
+    [
+        ("TRAINING_FAILED", "training", Severity.CRITICAL, True),
+        ("DATA_REFUSED", "training", Severity.CRITICAL, True),
+        ("REJECTED", "promotion", Severity.WARNING, False),
+        ("APPROVAL_WANTED", "promotion", Severity.WARNING, True),
+        ("PULLED", "champion", Severity.CRITICAL, True),
+        ("ROLLED_BACK", "champion", Severity.CRITICAL, False),
+        ("PROMOTED", "activity", Severity.INFO, False),
+    ],
+)
+def test_model_events_that_people_hear_of(kind: str, group: str, severity: Severity, lasting: bool) -> None:
+    (found,) = [one for one in model_event(kind) if isinstance(one, Cause)]
+    assert (found.group, found.severity, found.lasting) == (f"flights/lateness/{group}", severity, lasting)
+    assert "better than the champion" in found.text
+
+
+@pytest.mark.parametrize(
+    "kind", ["TRAINING_STARTED", "VALIDATED", "CHALLENGER", "RETIRED", "PROMOTE", "PULL"]
+)
+def test_model_events_that_nobody_needs_to_hear_of(kind: str) -> None:
+    assert model_event(kind) == []
+
+
+def test_a_refusal_answers_the_wait_and_is_told_itself() -> None:
+    book = Book(rules=rules()).tell(*model_event("APPROVAL_WANTED", event_id="e1"))
+    book.tell(*model_event("REJECTED", event_id="e2"))
+    assert [one.key for one in book.state.episodes[0].problems] == ["REJECTED|20130611T000000Z-4d5e6f|"]
+
+
+def test_a_failed_training_is_over_when_one_succeeds() -> None:
+    book = Book(rules=rules()).tell(*model_event("TRAINING_FAILED", event_id="e1", version=None))
+    book.tell(*model_event("REGISTERED", event_id="e2"))
+    assert book.last.status is AlertStatus.RESOLVED
+
+
+def test_an_outage_and_its_end() -> None:
+    down = CAUSES.of_outage(
+        service="predictor", instance="predictor-0", detail="broker: silent", since=5, at=9
+    )
+    assert (down.group, down.model, down.team) == ("flights/services/predictor", None, "flights-team")
+    assert "broker: silent" in down.text
+    other = replace(down, input_id="other", problem="predictor-1|")
+    book = Book(rules=rules()).tell(down, other)
+    book.tell(CAUSES.of_recovery(service="predictor", instance="predictor-0", at=20))
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(CAUSES.of_recovery(service="predictor", instance="predictor-1", at=20))
+    assert book.last.status is AlertStatus.RESOLVED
+
+
+def test_runbooks_and_severities_are_the_projects_to_choose() -> None:
+    own = AlertRules.model_validate(
+        {"runbooks": {"psi": "wiki/psi", "training": "wiki/t"}, "severities": {"REJECTED": "CRITICAL"}}
+    )
+    causes = replace(CAUSES, rules=own)
+    (drift,) = causes.of_signal(example("drift_signal"))
+    (training,) = causes.of_model_event(example("model_event", kind="TRAINING_FAILED"))
+    rejected = causes.of_model_event(example("model_event", kind="REJECTED"))[-1]
+    assert isinstance(drift, Cause) and isinstance(training, Cause) and isinstance(rejected, Cause)
+    assert (drift.runbook, training.runbook, rejected.severity) == ("wiki/psi", "wiki/t", Severity.CRITICAL)
+
+
+def test_every_runbook_is_written() -> None:
+    headings = {
+        line.removeprefix("### ").strip().lower()
+        for line in (ROOT / "services" / "alerter" / "README.md").read_text().splitlines()
+        if line.startswith("### ")
+    }
+    assert set(KINDS) <= headings
+
+
+def test_the_same_event_is_the_same_cause() -> None:
+    assert model_event("PROMOTED") == model_event("PROMOTED")
+    assert len({one.input_id for one in model_event("PROMOTED")}) == len(model_event("PROMOTED"))
+    assert stable_id("a") != stable_id("b")
