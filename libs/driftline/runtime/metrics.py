@@ -61,7 +61,9 @@ SCORE_SECONDS = Histogram(
 
 # Outcomes
 LABELS_SETTLED = Gauge(
-    "driftline_labels_settled", "Predictions and labels by what became of them, all members together.", ["what"]
+    "driftline_labels_settled",
+    "Predictions and labels by what became of them, all members together.",
+    ["what"],
 )
 
 # Monitoring
