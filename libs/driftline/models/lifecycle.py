@@ -1,0 +1,484 @@
+"""A model's life as a fold of its events: which state each version is in, and who was champion at any instant.
+
+The fold is over the *set* of events: redelivered ones count once, and the order in which they arrive does not matter.
+Facts hold from their ``effective_us``. Where several hold from one instant, a version's steps come in their natural
+order. A fact that is not legal when its turn comes changes nothing and is kept in ``ignored`` with the reason.
+
+From the first promotion on there is exactly one champion: every fact that ends a reign names or implies its successor.
+
+- PROMOTED: the version reigns; the one before it is FORMER, and can be rolled back to.
+- ROLLED_BACK: the version was champion and leaves; the newest FORMER one reigns again.
+- PULLED: the version may never score again. Of a champion it is a rollback too; without a former one it is refused.
+
+Commands (APPROVE and so on) change no state: ``answer`` says which facts follow from one.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from driftline.runtime.errors import RefusedError
+
+#: Made once, at random, for the ids of model events and retrain requests.
+_NAMESPACE = uuid.UUID("8f1b2a0e-52a5-4d0c-8d0b-0d6e6c1f7a54")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Kind(StrEnum):
+    """What a model event says. The last five are commands, the others facts, in their natural order."""
+
+    TRAINING_STARTED = "TRAINING_STARTED"
+    TRAINING_FAILED = "TRAINING_FAILED"
+    DATA_REFUSED = "DATA_REFUSED"
+    REGISTERED = "REGISTERED"
+    VALIDATED = "VALIDATED"
+    CHALLENGER = "CHALLENGER"
+    APPROVAL_WANTED = "APPROVAL_WANTED"
+    REJECTED = "REJECTED"
+    PROMOTED = "PROMOTED"
+    ROLLED_BACK = "ROLLED_BACK"
+    PULLED = "PULLED"
+    RETIRED = "RETIRED"
+    APPROVE = "APPROVE"
+    REJECT = "REJECT"
+    PROMOTE = "PROMOTE"
+    ROLL_BACK = "ROLL_BACK"
+    PULL = "PULL"
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it asks for something, rather than saying what happened."""
+        return self in COMMANDS
+
+
+COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL})
+_RANK = {kind: rank for rank, kind in enumerate(Kind)}
+
+
+class State(StrEnum):
+    """Where a version stands."""
+
+    TRAINING = "training"
+    FAILED = "failed"
+    REFUSED = "data refused"
+    REGISTERED = "registered"
+    VALIDATED = "validated"
+    CHALLENGER = "challenger"
+    PENDING = "waits for approval"
+    REJECTED = "rejected"
+    CHAMPION = "champion"
+    FORMER = "former champion"
+    ROLLED_BACK = "rolled back"
+    PULLED = "pulled"
+    RETIRED = "retired"
+
+
+_NEW = None
+_S = State
+#: Facts that leave the champion alone: from which states they are legal, and where they lead.
+_STEPS: Mapping[Kind, tuple[frozenset[State | None], State]] = {
+    Kind.TRAINING_STARTED: (frozenset({_NEW}), _S.TRAINING),
+    Kind.TRAINING_FAILED: (frozenset({_NEW, _S.TRAINING}), _S.FAILED),
+    Kind.DATA_REFUSED: (frozenset({_NEW, _S.TRAINING}), _S.REFUSED),
+    Kind.REGISTERED: (frozenset({_NEW, _S.TRAINING}), _S.REGISTERED),
+    Kind.VALIDATED: (frozenset({_S.REGISTERED}), _S.VALIDATED),
+    Kind.CHALLENGER: (frozenset({_S.VALIDATED}), _S.CHALLENGER),
+    Kind.APPROVAL_WANTED: (frozenset({_S.VALIDATED, _S.CHALLENGER}), _S.PENDING),
+    Kind.REJECTED: (frozenset({_S.REGISTERED, _S.VALIDATED, _S.CHALLENGER, _S.PENDING}), _S.REJECTED),
+    Kind.RETIRED: (
+        frozenset({_S.REGISTERED, _S.VALIDATED, _S.CHALLENGER, _S.PENDING, _S.FORMER, _S.ROLLED_BACK}),
+        _S.RETIRED,
+    ),
+}
+#: States from which a version may become champion.
+PROMOTABLE = frozenset({_S.VALIDATED, _S.CHALLENGER, _S.PENDING, _S.FORMER, _S.ROLLED_BACK, _S.RETIRED})
+_UNDECIDED = frozenset({_S.REGISTERED, _S.VALIDATED, _S.CHALLENGER, _S.PENDING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEvent:
+    """One record of ``model-events``. Times are microseconds since the epoch, UTC; ``evidence`` is JSON."""
+
+    event_id: str
+    model: str
+    kind: Kind
+    effective_us: int
+    reason: str
+    by: str
+    at_us: int
+    version: str | None = None
+    cause_id: str | None = None
+    evidence: str = "{}"
+    data_until_us: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as ``model_event.avsc`` has it."""
+        return {
+            "event_id": self.event_id,
+            "model": self.model,
+            "version": self.version,
+            "kind": self.kind.value,
+            "cause_id": self.cause_id,
+            "reason": self.reason,
+            "evidence": self.evidence,
+            "data_until": self.data_until_us,
+            "effective_at": self.effective_us,
+            "by": self.by,
+            "at": self.at_us,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "ModelEvent":
+        """Return the event of a decoded record."""
+        until = record["data_until"]
+        return cls(
+            event_id=record["event_id"],
+            model=record["model"],
+            version=record["version"],
+            kind=Kind(record["kind"]),
+            cause_id=record["cause_id"],
+            reason=record["reason"],
+            evidence=record["evidence"],
+            data_until_us=None if until is None else instant_us(until),
+            effective_us=instant_us(record["effective_at"]),
+            by=record["by"],
+            at_us=instant_us(record["at"]),
+        )
+
+
+def instant_us(value: datetime | int) -> int:
+    """Return microseconds since the epoch of what a decoder gave: an aware datetime, or the number itself.
+
+    >>> instant_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def life_id(*cause: str | int) -> str:
+    """Return the UUID (version 5) that stands for a cause: the same cause has the same id, always.
+
+    >>> life_id("PROMOTED", "v2") == life_id("PROMOTED", "v2") != life_id("PROMOTED", "v3")
+    True
+    """
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, cause))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reign:
+    """A span of event time in which a version was champion; ``until_us`` is None for the one that is."""
+
+    version: str
+    since_us: int
+    until_us: int | None
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionLife:
+    """A version: where it stands since when, why, and what its training knew."""
+
+    version: str
+    state: State
+    since_us: int
+    reason: str
+    data_until_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignored:
+    """A fact that was not legal when its turn came."""
+
+    event: ModelEvent
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelHistory:
+    """What a model's events say; ``events`` are its facts and commands, each once, in the order of their effect."""
+
+    model: str
+    events: tuple[ModelEvent, ...] = ()
+    versions: Mapping[str, VersionLife] = field(default_factory=dict)
+    reigns: tuple[Reign, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    #: Former champions that can be rolled back to, the newest last.
+    formers: tuple[str, ...] = ()
+
+    @property
+    def champion(self) -> str | None:
+        """The version that reigns; None before the first promotion."""
+        return self.reigns[-1].version if self.reigns else None
+
+    @property
+    def last_change_us(self) -> int | None:
+        """Since when the champion reigns; None without one."""
+        return self.reigns[-1].since_us if self.reigns else None
+
+    @property
+    def previous(self) -> str | None:
+        """The version that a rollback would bring back."""
+        return self.formers[-1] if self.formers else None
+
+    @property
+    def challenger(self) -> str | None:
+        """The newest version in shadow; a newer challenger takes the place of an older one."""
+        return self._newest(State.CHALLENGER)
+
+    @property
+    def pending(self) -> str | None:
+        """The newest version that waits for approval."""
+        return self._newest(State.PENDING)
+
+    def champion_at(self, instant_us: int) -> str | None:
+        """Return who was champion at an instant of event time; None before the first promotion."""
+        found = [reign.version for reign in self.reigns if reign.since_us <= instant_us]
+        return found[-1] if found else None
+
+    def state_of(self, version: str) -> State | None:
+        """Return where a version stands; None where nothing is known of it."""
+        life = self.versions.get(version)
+        return None if life is None else life.state
+
+    def in_state(self, state: State) -> list[str]:
+        """Return the versions in a state, the one that came to it last at the end."""
+        lives = [life for life in self.versions.values() if life.state is state]
+        return [life.version for life in sorted(lives, key=lambda life: (life.since_us, life.version))]
+
+    def _newest(self, state: State) -> str | None:
+        found = self.in_state(state)
+        return found[-1] if found else None
+
+
+def fold(model: str, events: Iterable[ModelEvent]) -> ModelHistory:
+    """Return the history that a set of events makes, in whatever order and however often they came.
+
+    Events of other models are passed over. Two events with one id are one event; the one written first stands.
+    """
+    once: dict[str, ModelEvent] = {}
+    for event in events:
+        if event.model == model:
+            known = once.get(event.event_id)
+            if known is None or _written(event) < _written(known):
+                once[event.event_id] = event
+    ordered = sorted(once.values(), key=_turn)
+    life = _Life()
+    for event in ordered:
+        if not event.kind.is_command:
+            life.apply(event)
+    return ModelHistory(
+        model=model,
+        events=tuple(ordered),
+        versions=life.versions,
+        reigns=tuple(life.reigns),
+        ignored=tuple(life.ignored),
+        formers=tuple(life.formers),
+    )
+
+
+def fold_all(events: Iterable[ModelEvent]) -> dict[str, ModelHistory]:
+    """Return the history of every model that has events."""
+    by_model: dict[str, list[ModelEvent]] = {}
+    for event in events:
+        by_model.setdefault(event.model, []).append(event)
+    return {name: fold(name, found) for name, found in sorted(by_model.items())}
+
+
+def _turn(event: ModelEvent) -> tuple[int, int, str]:
+    return event.effective_us, _RANK[event.kind], event.event_id
+
+
+def _written(event: ModelEvent) -> tuple[int, str]:
+    """Of two copies of one event the older stands; of two as old, the one whose content sorts first."""
+    return event.at_us, repr(event)
+
+
+class _Life:
+    """The state of the fold."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, VersionLife] = {}
+        self.reigns: list[Reign] = []
+        self.formers: list[str] = []
+        self.ignored: list[Ignored] = []
+
+    def apply(self, event: ModelEvent) -> None:
+        why = self._refusal(event)
+        if why:
+            self.ignored.append(Ignored(event=event, why=why))
+            return
+        version = event.version or ""
+        match event.kind:
+            case Kind.PROMOTED:
+                self._promote(version, event)
+            case Kind.ROLLED_BACK:
+                self._leave(version, State.ROLLED_BACK, event)
+            case Kind.PULLED if version == self._champion:
+                self._leave(version, State.PULLED, event)
+            case Kind.PULLED:
+                self._drop_former(version)
+                self._set(version, State.PULLED, event)
+            case kind:
+                self._drop_former(version)
+                self._set(version, _STEPS[kind][1], event)
+
+    @property
+    def _champion(self) -> str | None:
+        return self.reigns[-1].version if self.reigns else None
+
+    def _refusal(self, event: ModelEvent) -> str:
+        """Return why a fact is not legal now; empty where it is."""
+        if event.version is None:
+            return "it names no version"
+        state = self.versions[event.version].state if event.version in self.versions else None
+        shown = "unknown" if state is None else state.value
+        match event.kind:
+            case Kind.PROMOTED:
+                return "" if state in PROMOTABLE else f"{event.version} is {shown}, so it cannot be promoted"
+            case Kind.ROLLED_BACK:
+                if state is not State.CHAMPION:
+                    return f"{event.version} is {shown}, so it cannot be rolled back"
+                return "" if self.formers else "there is no former champion to roll back to"
+            case Kind.PULLED:
+                if state in {None, State.PULLED}:
+                    return f"{event.version} is {shown}, so it cannot be pulled"
+                alone = state is State.CHAMPION and not self.formers
+                return "there is no former champion to fall back on" if alone else ""
+            case kind:
+                legal = state in _STEPS[kind][0]
+                return (
+                    ""
+                    if legal
+                    else f"{event.version} is {shown}, so it cannot become {_STEPS[kind][1].value}"
+                )
+
+    def _promote(self, version: str, event: ModelEvent) -> None:
+        before = self._champion
+        self._drop_former(version)
+        if before is not None:
+            self.formers.append(before)
+            self._set(before, State.FORMER, event)
+        self._crown(version, event)
+
+    def _leave(self, version: str, state: State, event: ModelEvent) -> None:
+        self._set(version, state, event)
+        self._crown(self.formers.pop(), event)
+
+    def _crown(self, version: str, event: ModelEvent) -> None:
+        if self.reigns:
+            last = self.reigns[-1]
+            self.reigns[-1] = Reign(
+                version=last.version,
+                since_us=last.since_us,
+                until_us=event.effective_us,
+                event_id=last.event_id,
+            )
+        self.reigns.append(
+            Reign(version=version, since_us=event.effective_us, until_us=None, event_id=event.event_id)
+        )
+        self._set(version, State.CHAMPION, event)
+
+    def _drop_former(self, version: str) -> None:
+        if version in self.formers:
+            self.formers.remove(version)
+
+    def _set(self, version: str, state: State, event: ModelEvent) -> None:
+        known = self.versions.get(version)
+        own = event.data_until_us if event.version == version else None
+        self.versions[version] = VersionLife(
+            version=version,
+            state=state,
+            since_us=event.effective_us,
+            reason=event.reason,
+            data_until_us=own if known is None or known.data_until_us is None else known.data_until_us,
+        )
+
+
+def change_instant(history: ModelHistory, version: str, wanted_us: int) -> int:
+    """Return the instant from which a decision on a version can hold: as wanted, or later.
+
+    It lies behind the last change of champion, so that reigns follow each other as the decisions did, and not before
+    what the version's own last fact holds from.
+    """
+    last, life = history.last_change_us, history.versions.get(version)
+    return max(
+        wanted_us, wanted_us if last is None else last + 1, wanted_us if life is None else life.since_us
+    )
+
+
+def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -> ModelEvent | None:
+    """Return the fact that follows from a person's command; None where another service answers it.
+
+    A command without a version means the one that is meant: the version that waits for approval, or the champion.
+
+    Raises
+    ------
+    RefusedError
+        The command is not possible; the message says why. Nothing follows from it then.
+    """
+    match command.kind:
+        case Kind.APPROVE:
+            version = _chosen(history, command.version or history.pending, "no version waits for approval")
+            _require(history, version, frozenset({State.PENDING}), "approved")
+            kind = Kind.PROMOTED
+        case Kind.PROMOTE:
+            version = _chosen(history, command.version, "name the version to promote")
+            _require(history, version, PROMOTABLE, "promoted")
+            kind = Kind.PROMOTED
+        case Kind.REJECT:
+            version = _chosen(history, command.version or history.pending, "no version waits for approval")
+            if history.state_of(version) is State.TRAINING:
+                return None  # the trainer, which stops the training
+            _require(history, version, _UNDECIDED, "rejected")
+            kind = Kind.REJECTED
+        case Kind.ROLL_BACK:
+            version = _chosen(history, command.version or history.champion, "there is no champion")
+            _require(history, version, frozenset({State.CHAMPION}), "rolled back")
+            _require_former(history)
+            kind = Kind.ROLLED_BACK
+        case Kind.PULL:
+            version = _chosen(history, command.version or history.champion, "there is no champion")
+            _require(history, version, frozenset(State) - {State.PULLED}, "pulled")
+            if version == history.champion:
+                _require_former(history)
+            kind = Kind.PULLED
+        case kind:
+            raise RefusedError(f"{kind} is a fact, not a command")
+    return ModelEvent(
+        event_id=life_id(command.event_id, kind),
+        model=history.model,
+        version=version,
+        kind=kind,
+        cause_id=command.event_id,
+        reason=command.reason or f"{command.by} asked for it",
+        effective_us=change_instant(history, version, command.effective_us),
+        by=by,
+        at_us=at_us,
+    )
+
+
+def _chosen(history: ModelHistory, version: str | None, otherwise: str) -> str:
+    if version is None:
+        raise RefusedError(f"model {history.model!r}: {otherwise}")
+    return version
+
+
+def _require(history: ModelHistory, version: str, states: frozenset[State], what: str) -> None:
+    state = history.state_of(version)
+    if state is None:
+        known = ", ".join(sorted(history.versions)) or "none"
+        raise RefusedError(f"model {history.model!r} has no version {version!r}; its versions: {known}")
+    if state not in states:
+        raise RefusedError(f"{history.model}@{version} is {state.value}, so it cannot be {what}")
+
+
+def _require_former(history: ModelHistory) -> None:
+    if history.previous is None:
+        msg = (
+            f"model {history.model!r} has no former champion to fall back on: promote another version, or stop asking "
+            "the model"
+        )
+        raise RefusedError(msg)

@@ -1,0 +1,415 @@
+"""Screen training data before a model learns from them: what is wrong is a reason to stop, what is odd a warning.
+
+Rows are held against declared bounds, against themselves (duplicates, infinities, one class only) and against the
+profile of the training set before: a column that loses its values, stops varying, or suddenly holds a stand-in for
+"unknown" such as -1 in what was never negative. That the seasons move the inputs is no mistake, so drift is a warning
+unless a limit for it is set.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from driftline.models.training_set import Rows
+from driftline.monitoring.statistics import aligned, psi
+from driftline.project.declaration import InputType, ModelDeclaration
+
+#: The profile in a bundle, for the next training to be screened against.
+DATA_PROFILE_FILE = "training_data.json"
+_BINS = 10
+_CATEGORIES_KEPT = 200
+#: A bound that was learnt from fewer values says little.
+_LEARNT_FROM = 200
+
+
+class Severity(StrEnum):
+    """What a finding means for the training."""
+
+    WARNING = "warning"
+    REFUSED = "refused"
+
+
+class NumericProfile(BaseModel):
+    """A numeric column of a training set: ``edges`` are inner deciles, ``counts`` of the bins between them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    missing: float
+    values: int
+    least: float | None
+    most: float | None
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    negative: int
+
+    @property
+    def constant(self) -> bool:
+        """Whether all its values are one."""
+        return self.values > 0 and self.least == self.most
+
+
+class CategoryProfile(BaseModel):
+    """A category of a training set: its most frequent values with their counts; the others are ``rest``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    missing: float
+    values: int
+    counts: dict[str, int]
+    rest: int
+
+    @property
+    def constant(self) -> bool:
+        """Whether all its values are one."""
+        return len(self.counts) == 1 and self.rest == 0
+
+
+class DataProfile(BaseModel):
+    """What a training set looked like; shares are of all rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    label_rate: float
+    numeric: dict[str, NumericProfile]
+    categorical: dict[str, CategoryProfile]
+
+    def to_bytes(self) -> bytes:
+        """Return it as a bundle carries it."""
+        return (self.model_dump_json() + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "DataProfile":
+        """Return what ``to_bytes`` wrote."""
+        return cls.model_validate_json(content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a column can hold at all; None is open."""
+
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreeningRule:
+    """From where on something is odd or wrong. Shares are of the rows.
+
+    Attributes
+    ----------
+    least_rows
+        Fewer rows teach nothing.
+    missing_rise
+        Rise of a column's missing share over the last training set that stops the training.
+    outside_share
+        Share outside of the last range that is a warning.
+    duplicate_share
+        Share of repeated request ids that stops the training; any is a warning.
+    label_odds
+        Factor by which the odds of the label may have changed.
+    psi_warning, psi_refused
+        Population stability index against the last training set; None never stops the training.
+    """
+
+    least_rows: int = 200
+    missing_rise: float = 0.3
+    outside_share: float = 0.01
+    duplicate_share: float = 0.01
+    label_odds: float = 3.0
+    psi_warning: float = 0.25
+    psi_refused: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something odd or wrong: which check, in which column ("" is the whole set), what was measured, the limit."""
+
+    severity: Severity
+    check: str
+    column: str
+    reason: str
+    measured: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreeningReport:
+    """Everything that the screening found; a training set with a refused finding must not be learnt from."""
+
+    rows: int
+    columns: int
+    label_rate: float | None
+    compared_to: str | None
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The reasons to stop; empty where the data may be learnt from."""
+        return tuple(one.reason for one in self.findings if one.severity is Severity.REFUSED)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd but no reason to stop."""
+        return tuple(one.reason for one in self.findings if one.severity is Severity.WARNING)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {**asdict(self), "refused": list(self.refused)}
+
+    def text(self) -> str:
+        """Return it for a person, the reasons to stop first."""
+        against = f", against {self.compared_to}" if self.compared_to else ""
+        verdict = "refused" if self.refused else "accepted"
+        lines = [f"Training data {verdict}: {self.rows:,} rows, {self.columns} columns{against}."]
+        ordered = sorted(self.findings, key=lambda one: one.severity is not Severity.REFUSED)
+        return "\n".join([*lines, *(f"  {one.severity.value}: {one.reason}" for one in ordered)])
+
+
+def profile_rows(rows: Rows, numeric: Sequence[str], categorical: Sequence[str]) -> DataProfile:
+    """Return the profile of a training set whose numeric columns have these names, in order."""
+    return DataProfile(
+        rows=len(rows),
+        label_rate=float(rows.labels.mean()) if len(rows) else math.nan,
+        numeric={name: _numeric_profile(rows.numeric[:, at]) for at, name in enumerate(numeric)},
+        categorical={name: _category_profile(rows.categorical[name]) for name in categorical},
+    )
+
+
+def screen_types(model: ModelDeclaration, requests: pa.Table) -> list[Finding]:
+    """Return the request columns whose type is not the declared one: a number that comes as text, and so on."""
+    findings = []
+    for name in (*(entity.name for entity in model.entities), *(one.name for one in model.inputs)):
+        declared = next((one.type for one in model.inputs if one.name == name), InputType.STRING)
+        found = requests.schema.field(name).type
+        text = pa.types.is_string(found) or pa.types.is_large_string(found)
+        number = pa.types.is_floating(found) or pa.types.is_integer(found)
+        if not (text if declared is InputType.STRING else number) and not pa.types.is_null(found):
+            reason = f"{name} is declared as {declared.value}, the data have {found}"
+            findings.append(Finding(severity=Severity.REFUSED, check="type", column=name, reason=reason))
+    return findings
+
+
+def screen(
+    rows: Rows,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    *,
+    request_ids: Sequence[str] = (),
+    before: DataProfile | None = None,
+    before_name: str | None = None,
+    bounds: Mapping[str, Bounds] | None = None,
+    rule: ScreeningRule | None = None,
+    types: Sequence[Finding] = (),
+) -> ScreeningReport:
+    """Screen rows whose numeric columns have these names, in order.
+
+    Parameters
+    ----------
+    request_ids
+        One per row, to find duplicates.
+    before, before_name
+        Profile of the last training set, and what to call it.
+    bounds
+        What columns can hold at all, by name.
+    types
+        What ``screen_types`` found.
+    """
+    rule = rule or ScreeningRule()
+    findings = [*types, *_whole(rows, request_ids, before, rule)]
+    for at, name in enumerate(numeric):
+        values = rows.numeric[:, at]
+        known = before.numeric.get(name) if before is not None else None
+        findings += _numeric(name, values, known, (bounds or {}).get(name), rule)
+    for name in categorical:
+        kept = before.categorical.get(name) if before is not None else None
+        findings += _category(name, rows.categorical[name], kept, rule)
+    return ScreeningReport(
+        rows=len(rows),
+        columns=len(numeric) + len(categorical),
+        label_rate=float(rows.labels.mean()) if len(rows) else None,
+        compared_to=before_name if before is not None else None,
+        findings=tuple(findings),
+    )
+
+
+def _whole(
+    rows: Rows, request_ids: Sequence[str], before: DataProfile | None, rule: ScreeningRule
+) -> Iterator[Finding]:
+    if len(rows) < rule.least_rows:
+        reason = f"there are {len(rows):,} rows, {rule.least_rows:,} are needed"
+        yield _refused("rows", "", reason, len(rows), rule.least_rows)
+    repeated = len(request_ids) - len(set(request_ids))
+    if repeated:
+        share = repeated / len(request_ids)
+        reason = f"{repeated:,} requests ({share:.1%}) are there twice"
+        yield _by(share > rule.duplicate_share, "duplicates", "", reason, share, rule.duplicate_share)
+    if not len(rows):
+        return
+    rate = float(rows.labels.mean())
+    if rate in {0.0, 1.0}:
+        yield _refused("label_rate", "", f"every label is {bool(rate)}", rate, None)
+    elif before is not None and 0 < before.label_rate < 1:
+        change = (rate / (1 - rate)) / (before.label_rate / (1 - before.label_rate))
+        if not 1 / rule.label_odds <= change <= rule.label_odds:
+            reason = f"the label is true in {rate:.1%} of the rows, it was in {before.label_rate:.1%}"
+            yield _refused("label_rate", "", reason, rate, before.label_rate)
+
+
+def _numeric(
+    name: str,
+    values: NDArray[np.float32],
+    before: NumericProfile | None,
+    bounds: Bounds | None,
+    rule: ScreeningRule,
+) -> Iterator[Finding]:
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        yield _refused("type", name, f"{name} is infinite in {infinite:,} rows", infinite, 0)
+    profile = _numeric_profile(values)
+    yield from _missing(name, profile.missing, before.missing if before else None, rule)
+    if not profile.values:
+        return
+    yield from _constant(name, constant=profile.constant, varied=before is not None and not before.constant)
+    finite = values[np.isfinite(values)]
+    yield from _declared(name, finite, bounds)
+    if before is None or before.least is None or before.most is None:
+        return
+    stand_in = _stand_in(finite, before)
+    if stand_in is not None:
+        value, count = stand_in
+        reason = (
+            f"{name} is {value:g} in {count:,} rows; it was never negative, so that stands for something else"
+        )
+        yield _refused("impossible", name, reason, value, before.least)
+    outside = float(np.mean((finite < before.least) | (finite > before.most)))
+    if outside > rule.outside_share:
+        reason = f"{name} is outside of its last range, {before.least:g} to {before.most:g}, in {outside:.1%}"
+        yield _by(False, "range", name, reason, outside, rule.outside_share)
+    if len(before.counts) > 1:
+        counts = np.bincount(
+            np.searchsorted(before.edges, finite, side="right"), minlength=len(before.counts)
+        )
+        yield from _drift(name, float(psi(before.counts, counts)), rule)
+
+
+def _category(
+    name: str, values: Sequence[str | None], before: CategoryProfile | None, rule: ScreeningRule
+) -> Iterator[Finding]:
+    profile = _category_profile(values)
+    yield from _missing(name, profile.missing, before.missing if before else None, rule)
+    if not profile.values:
+        return
+    yield from _constant(name, constant=profile.constant, varied=before is not None and not before.constant)
+    if before is None or not before.values:
+        return
+    kept = Counter({key: count for key, count in _counted(values).items() if key in before.counts})
+    rest = profile.values - kept.total()
+    expected, observed = aligned({**before.counts, "": before.rest}, {**kept, "": rest})
+    yield from _drift(name, float(psi(expected, observed)), rule)
+
+
+def _missing(name: str, share: float, before: float | None, rule: ScreeningRule) -> Iterator[Finding]:
+    if share == 1 and before != 1:
+        yield _by(before is not None, "missing", name, f"{name} has no value at all", share, before)
+    elif before is not None and share - before > rule.missing_rise:
+        reason = f"{name} is missing in {share:.1%} of the rows, it was in {before:.1%}"
+        yield _refused("missing", name, reason, share, before + rule.missing_rise)
+
+
+def _constant(name: str, *, constant: bool, varied: bool) -> Iterator[Finding]:
+    if constant:
+        since = "; it varied before" if varied else ""
+        yield _by(varied, "constant", name, f"{name} has the same value in every row{since}", None, None)
+
+
+def _declared(name: str, finite: NDArray[np.float32], bounds: Bounds | None) -> Iterator[Finding]:
+    if bounds is None:
+        return
+    for limit, beyond in ((bounds.least, np.less), (bounds.most, np.greater)):
+        if limit is not None and (count := int(beyond(finite, limit).sum())):
+            worst = float(finite.min() if limit == bounds.least else finite.max())
+            word = "below" if beyond is np.less else "above"
+            reason = f"{name} is {word} {limit:g}, which is impossible, in {count:,} rows (like {worst:g})"
+            yield _refused("impossible", name, reason, worst, limit)
+
+
+def _stand_in(finite: NDArray[np.float32], before: NumericProfile) -> tuple[float, int] | None:
+    """Return the one negative value, and how often, of a column that had none before; None where there is no such.
+
+    Measurements that fall below zero for the first time differ from each other; a stand-in is always the same.
+    """
+    if before.negative or before.values < _LEARNT_FROM:
+        return None
+    negative = finite[finite < 0]
+    if len(negative) == 0 or not (negative == negative[0]).all():
+        return None
+    return float(negative[0]), len(negative)
+
+
+def _drift(name: str, found: float, rule: ScreeningRule) -> Iterator[Finding]:
+    if found > rule.psi_warning:
+        stop = rule.psi_refused is not None and found > rule.psi_refused
+        limit = rule.psi_refused if stop else rule.psi_warning
+        yield _by(
+            stop,
+            "drift",
+            name,
+            f"{name} has moved since the last training set (PSI {found:.2f})",
+            found,
+            limit,
+        )
+
+
+def _numeric_profile(values: NDArray[np.float32]) -> NumericProfile:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if len(finite) == 0:
+        return NumericProfile(missing=1.0, values=0, least=None, most=None, edges=(), counts=(0,), negative=0)
+    edges = np.unique(np.quantile(finite, np.arange(1, _BINS) / _BINS))
+    counts = np.bincount(np.searchsorted(edges, finite, side="right"), minlength=len(edges) + 1)
+    return NumericProfile(
+        missing=float(np.isnan(values).mean()),
+        values=len(finite),
+        least=float(finite.min()),
+        most=float(finite.max()),
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        negative=int((finite < 0).sum()),
+    )
+
+
+def _category_profile(values: Sequence[str | None]) -> CategoryProfile:
+    counted = _counted(values)
+    kept = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_CATEGORIES_KEPT])
+    present = counted.total()
+    return CategoryProfile(
+        missing=1 - present / len(values) if values else 1.0,
+        values=present,
+        counts=kept,
+        rest=present - sum(kept.values()),
+    )
+
+
+def _counted(values: Sequence[str | None]) -> Counter[str]:
+    return Counter(value for value in values if value is not None)
+
+
+def _refused(check: str, column: str, reason: str, measured: float | None, limit: float | None) -> Finding:
+    return _by(True, check, column, reason, measured, limit)
+
+
+def _by(
+    stop: bool, check: str, column: str, reason: str, measured: float | None, limit: float | None
+) -> Finding:
+    severity = Severity.REFUSED if stop else Severity.WARNING
+    return Finding(
+        severity=severity, check=check, column=column, reason=reason, measured=measured, limit=limit
+    )
