@@ -37,6 +37,7 @@ ENTRIES = (
     Entry("tail", "publishing:tail", "Show what a topic carries, decoded."),
     Entry("dead-letters", "dead_letters:app", "List, show and resubmit what could not be used.", group=True),
     Entry("train", "training:train", "Train a model and make it the active version."),
+    Entry("models", "models:app", "Versions of models, their champion and their life.", group=True),
     Entry("predict", "reading:predict", "Ask for a prediction."),
     Entry("features", "reading:features", "Read an entity's features.", group=True),
     Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),

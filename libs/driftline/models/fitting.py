@@ -16,9 +16,10 @@ from sklearn.base import clone
 from driftline.models.bundle import BundleManifest, Decision, Quality, TrainingSet, write_bundle
 from driftline.models.card import model_card
 from driftline.models.conversion import Columns, convert
+from driftline.models.data_profile import DATA_PROFILE_FILE, profile_rows
 from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
 from driftline.models.quality import moving_average, quality
-from driftline.models.screening import DATA_PROFILE_FILE, Finding, profile_rows, screen_types
+from driftline.models.screening import Finding, screen_types
 from driftline.models.training_set import Rows, assemble, labelled_requests
 from driftline.project.declaration import ModelDeclaration, Project
 from driftline.project.history import load_history

@@ -9,7 +9,7 @@ from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.wire import frame, split
-from driftline.models.lifecycle import ModelEvent
+from driftline.models.model_event import ModelEvent
 from driftline.playback.topic_reading import TopicReader
 from driftline.runtime.errors import BadMessageError
 from driftline.runtime.logging import get_logger

@@ -10,52 +10,14 @@ From the first promotion on there is exactly one champion: every fact that ends 
 - ROLLED_BACK: the version was champion and leaves; the newest FORMER one reigns again.
 - PULLED: the version may never score again. Of a champion it is a rollback too; without a former one it is refused.
 
-Commands (APPROVE and so on) change no state: ``answer`` says which facts follow from one.
+Commands (APPROVE and so on) change no state: ``commands.answer`` says which facts follow from one.
 """
 
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
-from driftline.runtime.errors import RefusedError
-
-#: Made once, at random, for the ids of model events and retrain requests.
-_NAMESPACE = uuid.UUID("8f1b2a0e-52a5-4d0c-8d0b-0d6e6c1f7a54")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Kind(StrEnum):
-    """What a model event says. The last five are commands, the others facts, in their natural order."""
-
-    TRAINING_STARTED = "TRAINING_STARTED"
-    TRAINING_FAILED = "TRAINING_FAILED"
-    DATA_REFUSED = "DATA_REFUSED"
-    REGISTERED = "REGISTERED"
-    VALIDATED = "VALIDATED"
-    CHALLENGER = "CHALLENGER"
-    APPROVAL_WANTED = "APPROVAL_WANTED"
-    REJECTED = "REJECTED"
-    PROMOTED = "PROMOTED"
-    ROLLED_BACK = "ROLLED_BACK"
-    PULLED = "PULLED"
-    RETIRED = "RETIRED"
-    APPROVE = "APPROVE"
-    REJECT = "REJECT"
-    PROMOTE = "PROMOTE"
-    ROLL_BACK = "ROLL_BACK"
-    PULL = "PULL"
-
-    @property
-    def is_command(self) -> bool:
-        """Whether it asks for something, rather than saying what happened."""
-        return self in COMMANDS
-
-
-COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL})
-_RANK = {kind: rank for rank, kind in enumerate(Kind)}
+from driftline.models.model_event import Kind, ModelEvent
 
 
 class State(StrEnum):
@@ -76,6 +38,7 @@ class State(StrEnum):
     RETIRED = "retired"
 
 
+_RANK = {kind: rank for rank, kind in enumerate(Kind)}
 _NEW = None
 _S = State
 #: Facts that leave the champion alone: from which states they are legal, and where they lead.
@@ -95,76 +58,6 @@ _STEPS: Mapping[Kind, tuple[frozenset[State | None], State]] = {
 }
 #: States from which a version may become champion.
 PROMOTABLE = frozenset({_S.VALIDATED, _S.CHALLENGER, _S.PENDING, _S.FORMER, _S.ROLLED_BACK, _S.RETIRED})
-_UNDECIDED = frozenset({_S.REGISTERED, _S.VALIDATED, _S.CHALLENGER, _S.PENDING})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelEvent:
-    """One record of ``model-events``. Times are microseconds since the epoch, UTC; ``evidence`` is JSON."""
-
-    event_id: str
-    model: str
-    kind: Kind
-    effective_us: int
-    reason: str
-    by: str
-    at_us: int
-    version: str | None = None
-    cause_id: str | None = None
-    evidence: str = "{}"
-    data_until_us: int | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return it as ``model_event.avsc`` has it."""
-        return {
-            "event_id": self.event_id,
-            "model": self.model,
-            "version": self.version,
-            "kind": self.kind.value,
-            "cause_id": self.cause_id,
-            "reason": self.reason,
-            "evidence": self.evidence,
-            "data_until": self.data_until_us,
-            "effective_at": self.effective_us,
-            "by": self.by,
-            "at": self.at_us,
-        }
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "ModelEvent":
-        """Return the event of a decoded record."""
-        until = record["data_until"]
-        return cls(
-            event_id=record["event_id"],
-            model=record["model"],
-            version=record["version"],
-            kind=Kind(record["kind"]),
-            cause_id=record["cause_id"],
-            reason=record["reason"],
-            evidence=record["evidence"],
-            data_until_us=None if until is None else instant_us(until),
-            effective_us=instant_us(record["effective_at"]),
-            by=record["by"],
-            at_us=instant_us(record["at"]),
-        )
-
-
-def instant_us(value: datetime | int) -> int:
-    """Return microseconds since the epoch of what a decoder gave: an aware datetime, or the number itself.
-
-    >>> instant_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
-    1000000
-    """
-    return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)
-
-
-def life_id(*cause: str | int) -> str:
-    """Return the UUID (version 5) that stands for a cause: the same cause has the same id, always.
-
-    >>> life_id("PROMOTED", "v2") == life_id("PROMOTED", "v2") != life_id("PROMOTED", "v3")
-    True
-    """
-    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, cause))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,90 +288,3 @@ class _Life:
             reason=event.reason,
             data_until_us=own if known is None or known.data_until_us is None else known.data_until_us,
         )
-
-
-def change_instant(history: ModelHistory, version: str, wanted_us: int) -> int:
-    """Return the instant from which a decision on a version can hold: as wanted, or later.
-
-    It lies behind the last change of champion, so that reigns follow each other as the decisions did, and not before
-    what the version's own last fact holds from.
-    """
-    last, life = history.last_change_us, history.versions.get(version)
-    return max(
-        wanted_us, wanted_us if last is None else last + 1, wanted_us if life is None else life.since_us
-    )
-
-
-def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -> ModelEvent | None:
-    """Return the fact that follows from a person's command; None where another service answers it.
-
-    A command without a version means the one that is meant: the version that waits for approval, or the champion.
-
-    Raises
-    ------
-    RefusedError
-        The command is not possible; the message says why. Nothing follows from it then.
-    """
-    match command.kind:
-        case Kind.APPROVE:
-            version = _chosen(history, command.version or history.pending, "no version waits for approval")
-            _require(history, version, frozenset({State.PENDING}), "approved")
-            kind = Kind.PROMOTED
-        case Kind.PROMOTE:
-            version = _chosen(history, command.version, "name the version to promote")
-            _require(history, version, PROMOTABLE, "promoted")
-            kind = Kind.PROMOTED
-        case Kind.REJECT:
-            version = _chosen(history, command.version or history.pending, "no version waits for approval")
-            if history.state_of(version) is State.TRAINING:
-                return None  # the trainer, which stops the training
-            _require(history, version, _UNDECIDED, "rejected")
-            kind = Kind.REJECTED
-        case Kind.ROLL_BACK:
-            version = _chosen(history, command.version or history.champion, "there is no champion")
-            _require(history, version, frozenset({State.CHAMPION}), "rolled back")
-            _require_former(history)
-            kind = Kind.ROLLED_BACK
-        case Kind.PULL:
-            version = _chosen(history, command.version or history.champion, "there is no champion")
-            _require(history, version, frozenset(State) - {State.PULLED}, "pulled")
-            if version == history.champion:
-                _require_former(history)
-            kind = Kind.PULLED
-        case kind:
-            raise RefusedError(f"{kind} is a fact, not a command")
-    return ModelEvent(
-        event_id=life_id(command.event_id, kind),
-        model=history.model,
-        version=version,
-        kind=kind,
-        cause_id=command.event_id,
-        reason=command.reason or f"{command.by} asked for it",
-        effective_us=change_instant(history, version, command.effective_us),
-        by=by,
-        at_us=at_us,
-    )
-
-
-def _chosen(history: ModelHistory, version: str | None, otherwise: str) -> str:
-    if version is None:
-        raise RefusedError(f"model {history.model!r}: {otherwise}")
-    return version
-
-
-def _require(history: ModelHistory, version: str, states: frozenset[State], what: str) -> None:
-    state = history.state_of(version)
-    if state is None:
-        known = ", ".join(sorted(history.versions)) or "none"
-        raise RefusedError(f"model {history.model!r} has no version {version!r}; its versions: {known}")
-    if state not in states:
-        raise RefusedError(f"{history.model}@{version} is {state.value}, so it cannot be {what}")
-
-
-def _require_former(history: ModelHistory) -> None:
-    if history.previous is None:
-        msg = (
-            f"model {history.model!r} has no former champion to fall back on: promote another version, or stop asking "
-            "the model"
-        )
-        raise RefusedError(msg)

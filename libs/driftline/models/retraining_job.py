@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.models.bundle import Bundle, BundleManifest, Quality, load_active, load_bundle
+from driftline.models.data_profile import DATA_PROFILE_FILE, DataProfile
 from driftline.models.fitting import (
     Gathered,
     Judged,
@@ -35,17 +36,10 @@ from driftline.models.fitting import (
     write_version,
 )
 from driftline.models.gates import Gate, HeldBack, baseline_gate, champion_gate
-from driftline.models.lifecycle import Kind, ModelEvent, life_id
+from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.retraining import RetrainRequest
 from driftline.models.scoring import Scorer
-from driftline.models.screening import (
-    DATA_PROFILE_FILE,
-    Bounds,
-    DataProfile,
-    ScreeningReport,
-    ScreeningRule,
-    screen,
-)
+from driftline.models.screening import Bounds, ScreeningReport, ScreeningRule, screen
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project

@@ -6,7 +6,6 @@ profile of the training set before: a column that loses its values, stops varyin
 unless a limit for it is set.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,16 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from driftline.models.data_profile import (
+    CategoryProfile,
+    DataProfile,
+    NumericProfile,
+    category_profile,
+    counted,
+    numeric_profile,
+)
 from driftline.models.training_set import Rows
 from driftline.monitoring.statistics import aligned, psi
 from driftline.project.declaration import InputType, ModelDeclaration
 
-#: The profile in a bundle, for the next training to be screened against.
-DATA_PROFILE_FILE = "training_data.json"
-_BINS = 10
-_CATEGORIES_KEPT = 200
 #: A bound that was learnt from fewer values says little.
 _LEARNT_FROM = 200
 
@@ -35,61 +37,6 @@ class Severity(StrEnum):
 
     WARNING = "warning"
     REFUSED = "refused"
-
-
-class NumericProfile(BaseModel):
-    """A numeric column of a training set: ``edges`` are inner deciles, ``counts`` of the bins between them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    missing: float
-    values: int
-    least: float | None
-    most: float | None
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    negative: int
-
-    @property
-    def constant(self) -> bool:
-        """Whether all its values are one."""
-        return self.values > 0 and self.least == self.most
-
-
-class CategoryProfile(BaseModel):
-    """A category of a training set: its most frequent values with their counts; the others are ``rest``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    missing: float
-    values: int
-    counts: dict[str, int]
-    rest: int
-
-    @property
-    def constant(self) -> bool:
-        """Whether all its values are one."""
-        return len(self.counts) == 1 and self.rest == 0
-
-
-class DataProfile(BaseModel):
-    """What a training set looked like; shares are of all rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: int
-    label_rate: float
-    numeric: dict[str, NumericProfile]
-    categorical: dict[str, CategoryProfile]
-
-    def to_bytes(self) -> bytes:
-        """Return it as a bundle carries it."""
-        return (self.model_dump_json() + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "DataProfile":
-        """Return what ``to_bytes`` wrote."""
-        return cls.model_validate_json(content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,16 +119,6 @@ class ScreeningReport:
         lines = [f"Training data {verdict}: {self.rows:,} rows, {self.columns} columns{against}."]
         ordered = sorted(self.findings, key=lambda one: one.severity is not Severity.REFUSED)
         return "\n".join([*lines, *(f"  {one.severity.value}: {one.reason}" for one in ordered)])
-
-
-def profile_rows(rows: Rows, numeric: Sequence[str], categorical: Sequence[str]) -> DataProfile:
-    """Return the profile of a training set whose numeric columns have these names, in order."""
-    return DataProfile(
-        rows=len(rows),
-        label_rate=float(rows.labels.mean()) if len(rows) else math.nan,
-        numeric={name: _numeric_profile(rows.numeric[:, at]) for at, name in enumerate(numeric)},
-        categorical={name: _category_profile(rows.categorical[name]) for name in categorical},
-    )
 
 
 def screen_types(model: ModelDeclaration, requests: pa.Table) -> list[Finding]:
@@ -274,7 +211,7 @@ def _numeric(
     infinite = int(np.isinf(values).sum())
     if infinite:
         yield _refused("type", name, f"{name} is infinite in {infinite:,} rows", infinite, 0)
-    profile = _numeric_profile(values)
+    profile = numeric_profile(values)
     yield from _missing(name, profile.missing, before.missing if before else None, rule)
     if not profile.values:
         return
@@ -304,14 +241,14 @@ def _numeric(
 def _category(
     name: str, values: Sequence[str | None], before: CategoryProfile | None, rule: ScreeningRule
 ) -> Iterator[Finding]:
-    profile = _category_profile(values)
+    profile = category_profile(values)
     yield from _missing(name, profile.missing, before.missing if before else None, rule)
     if not profile.values:
         return
     yield from _constant(name, constant=profile.constant, varied=before is not None and not before.constant)
     if before is None or not before.values:
         return
-    kept = Counter({key: count for key, count in _counted(values).items() if key in before.counts})
+    kept = Counter({key: count for key, count in counted(values).items() if key in before.counts})
     rest = profile.values - kept.total()
     expected, observed = aligned({**before.counts, "": before.rest}, {**kept, "": rest})
     yield from _drift(name, float(psi(expected, observed)), rule)
@@ -367,39 +304,6 @@ def _drift(name: str, found: float, rule: ScreeningRule) -> Iterator[Finding]:
             found,
             limit,
         )
-
-
-def _numeric_profile(values: NDArray[np.float32]) -> NumericProfile:
-    finite = values[np.isfinite(values)].astype(np.float64)
-    if len(finite) == 0:
-        return NumericProfile(missing=1.0, values=0, least=None, most=None, edges=(), counts=(0,), negative=0)
-    edges = np.unique(np.quantile(finite, np.arange(1, _BINS) / _BINS))
-    counts = np.bincount(np.searchsorted(edges, finite, side="right"), minlength=len(edges) + 1)
-    return NumericProfile(
-        missing=float(np.isnan(values).mean()),
-        values=len(finite),
-        least=float(finite.min()),
-        most=float(finite.max()),
-        edges=tuple(edges.tolist()),
-        counts=tuple(counts.tolist()),
-        negative=int((finite < 0).sum()),
-    )
-
-
-def _category_profile(values: Sequence[str | None]) -> CategoryProfile:
-    counted = _counted(values)
-    kept = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_CATEGORIES_KEPT])
-    present = counted.total()
-    return CategoryProfile(
-        missing=1 - present / len(values) if values else 1.0,
-        values=present,
-        counts=kept,
-        rest=present - sum(kept.values()),
-    )
-
-
-def _counted(values: Sequence[str | None]) -> Counter[str]:
-    return Counter(value for value in values if value is not None)
 
 
 def _refused(check: str, column: str, reason: str, measured: float | None, limit: float | None) -> Finding:

@@ -12,6 +12,9 @@ SERVICES = (
     "drift_monitor",
     "archiver",
     "alerter",
+    "retrain_trigger",
+    "trainer",
+    "model_registry",
 )
 
 
@@ -19,7 +22,9 @@ def services_of(project: Project) -> tuple[str, ...]:
     """Return the services that have something to do in a project."""
     needless = set()
     if not project.models:
-        needless |= {"predictor", "profiler", "drift_monitor", "alerter"}
+        needless |= {"predictor", "profiler", "drift_monitor", "alerter", "model_registry"}
     if not project.labelled_models:
         needless.add("outcome_joiner")
+    if not project.models or project.history_module is None:
+        needless |= {"retrain_trigger", "trainer"}  # there is no past to train on
     return tuple(name for name in SERVICES if name not in needless)

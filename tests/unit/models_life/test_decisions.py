@@ -5,7 +5,8 @@ import json
 import pytest
 
 from driftline.models.comparison import Comparison, Decision
-from driftline.models.lifecycle import Kind, ModelEvent, ModelHistory, State, fold, life_id
+from driftline.models.lifecycle import ModelHistory, State, fold
+from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.shadow import Pair
 from services.model_registry.decisions import Policy, Verdict, adopt, decide, pairs_of
 from tests.unit.models.conftest import make_manifest

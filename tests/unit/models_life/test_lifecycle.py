@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 
 from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
-from driftline.models.lifecycle import (
-    COMMANDS,
-    Kind,
-    ModelEvent,
-    ModelHistory,
-    State,
-    answer,
-    change_instant,
-    fold,
-    fold_all,
-    life_id,
-)
+from driftline.models.commands import answer, change_instant
+from driftline.models.lifecycle import ModelHistory, State, fold, fold_all
+from driftline.models.model_event import COMMANDS, Kind, ModelEvent, life_id
 from driftline.runtime.errors import RefusedError
 
 FACTS = [kind for kind in Kind if kind not in COMMANDS]

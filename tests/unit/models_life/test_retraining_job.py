@@ -10,7 +10,8 @@ import pytest
 
 from driftline.models.bundle import active_version, load_active, load_bundle, versions
 from driftline.models.fitting import declared_model, gather
-from driftline.models.lifecycle import Kind, ModelEvent, State, fold
+from driftline.models.lifecycle import State, fold
+from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.retraining_job import (
     JobRule,
     RetrainingJob,

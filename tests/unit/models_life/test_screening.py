@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.features import Entity
-from driftline.models.screening import (
-    Bounds,
-    DataProfile,
-    ScreeningReport,
-    ScreeningRule,
-    Severity,
-    profile_rows,
-    screen,
-    screen_types,
-)
+from driftline.models.data_profile import DataProfile, profile_rows
+from driftline.models.screening import Bounds, ScreeningReport, ScreeningRule, Severity, screen, screen_types
 from driftline.models.training_set import Rows
 from driftline.project import DecisionRule, InputField, InputType, ModelDeclaration
 

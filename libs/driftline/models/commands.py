@@ -1,0 +1,94 @@
+"""What follows from a person's command: one fact, or the reason why not. Pure, from a history to the next fact."""
+
+from driftline.models.lifecycle import PROMOTABLE, ModelHistory, State
+from driftline.models.model_event import Kind, ModelEvent, life_id
+from driftline.runtime.errors import RefusedError
+
+_UNDECIDED = frozenset({State.REGISTERED, State.VALIDATED, State.CHALLENGER, State.PENDING})
+
+
+def change_instant(history: ModelHistory, version: str, wanted_us: int) -> int:
+    """Return the instant from which a decision on a version can hold: as wanted, or later.
+
+    It lies behind the last change of champion, so that reigns follow each other as the decisions did, and not before
+    what the version's own last fact holds from.
+    """
+    last, life = history.last_change_us, history.versions.get(version)
+    return max(
+        wanted_us, wanted_us if last is None else last + 1, wanted_us if life is None else life.since_us
+    )
+
+
+def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -> ModelEvent | None:
+    """Return the fact that follows from a person's command; None where another service answers it.
+
+    A command without a version means the one that is meant: the version that waits for approval, or the champion.
+
+    Raises
+    ------
+    RefusedError
+        The command is not possible; the message says why. Nothing follows from it then.
+    """
+    match command.kind:
+        case Kind.APPROVE:
+            version = _chosen(history, command.version or history.pending, "no version waits for approval")
+            _require(history, version, frozenset({State.PENDING}), "approved")
+            kind = Kind.PROMOTED
+        case Kind.PROMOTE:
+            version = _chosen(history, command.version, "name the version to promote")
+            _require(history, version, PROMOTABLE, "promoted")
+            kind = Kind.PROMOTED
+        case Kind.REJECT:
+            version = _chosen(history, command.version or history.pending, "no version waits for approval")
+            if history.state_of(version) is State.TRAINING:
+                return None  # the trainer, which stops the training
+            _require(history, version, _UNDECIDED, "rejected")
+            kind = Kind.REJECTED
+        case Kind.ROLL_BACK:
+            version = _chosen(history, command.version or history.champion, "there is no champion")
+            _require(history, version, frozenset({State.CHAMPION}), "rolled back")
+            _require_former(history)
+            kind = Kind.ROLLED_BACK
+        case Kind.PULL:
+            version = _chosen(history, command.version or history.champion, "there is no champion")
+            _require(history, version, frozenset(State) - {State.PULLED}, "pulled")
+            if version == history.champion:
+                _require_former(history)
+            kind = Kind.PULLED
+        case kind:
+            raise RefusedError(f"{kind} is a fact, not a command")
+    return ModelEvent(
+        event_id=life_id(command.event_id, kind),
+        model=history.model,
+        version=version,
+        kind=kind,
+        cause_id=command.event_id,
+        reason=command.reason or f"{command.by} asked for it",
+        effective_us=change_instant(history, version, command.effective_us),
+        by=by,
+        at_us=at_us,
+    )
+
+
+def _chosen(history: ModelHistory, version: str | None, otherwise: str) -> str:
+    if version is None:
+        raise RefusedError(f"model {history.model!r}: {otherwise}")
+    return version
+
+
+def _require(history: ModelHistory, version: str, states: frozenset[State], what: str) -> None:
+    state = history.state_of(version)
+    if state is None:
+        known = ", ".join(sorted(history.versions)) or "none"
+        raise RefusedError(f"model {history.model!r} has no version {version!r}; its versions: {known}")
+    if state not in states:
+        raise RefusedError(f"{history.model}@{version} is {state.value}, so it cannot be {what}")
+
+
+def _require_former(history: ModelHistory) -> None:
+    if history.previous is None:
+        msg = (
+            f"model {history.model!r} has no former champion to fall back on: promote another version, or stop asking "
+            "the model"
+        )
+        raise RefusedError(msg)

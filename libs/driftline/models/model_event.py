@@ -1,0 +1,111 @@
+"""One record of ``model-events``: a fact or a command in a model's life, and the ids that they have."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+#: Made once, at random, for the ids of model events and retrain requests.
+_NAMESPACE = uuid.UUID("8f1b2a0e-52a5-4d0c-8d0b-0d6e6c1f7a54")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Kind(StrEnum):
+    """What a model event says. The last five are commands, the others facts, in their natural order."""
+
+    TRAINING_STARTED = "TRAINING_STARTED"
+    TRAINING_FAILED = "TRAINING_FAILED"
+    DATA_REFUSED = "DATA_REFUSED"
+    REGISTERED = "REGISTERED"
+    VALIDATED = "VALIDATED"
+    CHALLENGER = "CHALLENGER"
+    APPROVAL_WANTED = "APPROVAL_WANTED"
+    REJECTED = "REJECTED"
+    PROMOTED = "PROMOTED"
+    ROLLED_BACK = "ROLLED_BACK"
+    PULLED = "PULLED"
+    RETIRED = "RETIRED"
+    APPROVE = "APPROVE"
+    REJECT = "REJECT"
+    PROMOTE = "PROMOTE"
+    ROLL_BACK = "ROLL_BACK"
+    PULL = "PULL"
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it asks for something, rather than saying what happened."""
+        return self in COMMANDS
+
+
+COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEvent:
+    """One record of ``model-events``. Times are microseconds since the epoch, UTC; ``evidence`` is JSON."""
+
+    event_id: str
+    model: str
+    kind: Kind
+    effective_us: int
+    reason: str
+    by: str
+    at_us: int
+    version: str | None = None
+    cause_id: str | None = None
+    evidence: str = "{}"
+    data_until_us: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as ``model_event.avsc`` has it."""
+        return {
+            "event_id": self.event_id,
+            "model": self.model,
+            "version": self.version,
+            "kind": self.kind.value,
+            "cause_id": self.cause_id,
+            "reason": self.reason,
+            "evidence": self.evidence,
+            "data_until": self.data_until_us,
+            "effective_at": self.effective_us,
+            "by": self.by,
+            "at": self.at_us,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "ModelEvent":
+        """Return the event of a decoded record."""
+        until = record["data_until"]
+        return cls(
+            event_id=record["event_id"],
+            model=record["model"],
+            version=record["version"],
+            kind=Kind(record["kind"]),
+            cause_id=record["cause_id"],
+            reason=record["reason"],
+            evidence=record["evidence"],
+            data_until_us=None if until is None else instant_us(until),
+            effective_us=instant_us(record["effective_at"]),
+            by=record["by"],
+            at_us=instant_us(record["at"]),
+        )
+
+
+def instant_us(value: datetime | int) -> int:
+    """Return microseconds since the epoch of what a decoder gave: an aware datetime, or the number itself.
+
+    >>> instant_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def life_id(*cause: str | int) -> str:
+    """Return the UUID (version 5) that stands for a cause: the same cause has the same id, always.
+
+    >>> life_id("PROMOTED", "v2") == life_id("PROMOTED", "v2") != life_id("PROMOTED", "v3")
+    True
+    """
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, cause))))

@@ -1,0 +1,88 @@
+"""The model registry put together from its settings; the only place where its clients are made."""
+
+import threading
+
+from driftline.contracts.batch_codec import BatchDecoder
+from driftline.contracts.project_schemas import outcome_schema, platform_schema
+from driftline.contracts.registry import SchemaRegistry
+from driftline.contracts.topics import MODEL_EVENTS
+from driftline.models.life_log import LifeCodec, LifeLog
+from driftline.models.tracking import Tracking, tracking_uri
+from driftline.playback.topic_reading import TopicReader
+from driftline.project import Project
+from driftline.runtime.clock import SystemClock
+from driftline.runtime.errors import ConfigurationError
+from driftline.runtime.health import Health
+from driftline.streaming.consumer import PartitionedConsumer
+from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.loop import run_pipeline
+from driftline.streaming.service import wait_for_schema, wait_for_topics
+from services.model_registry.decisions import Policy
+from services.model_registry.outcomes import OutcomeFollower
+from services.model_registry.pipeline import SERVICE, ModelRegistryPipeline
+from services.model_registry.settings import ModelRegistrySettings, Promotion
+
+
+def run_model_registry(
+    settings: ModelRegistrySettings, project: Project, *, health: Health, stop: threading.Event
+) -> None:
+    """Run the registry's loop until ``stop`` is set."""
+    if not project.models:
+        raise ConfigurationError(f"project {project.name!r} declares no model")
+    topics = settings.topics(project)
+    events = topics.stream(MODEL_EVENTS)
+    kafka = settings.kafka_config()
+    found = wait_for_topics(kafka, (events, topics.outcomes, topics.dead_letters), health=health, stop=stop)
+    if not found:
+        return
+    registry = SchemaRegistry(settings.schema_registry_url)
+    schema = platform_schema("model_event")
+    schema_id = wait_for_schema(registry, topics.subject(events), schema, health=health, stop=stop)
+    if schema_id is None:
+        return
+    group = f"{topics.prefix}.{SERVICE}"
+    consumer = PartitionedConsumer(
+        kafka,
+        [events],
+        group=group,
+        instance=settings.instance,
+        max_batch=settings.max_batch,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+    )
+    sink = KafkaSink(
+        kafka,
+        consumer,
+        group=group,
+        service=SERVICE,
+        instance=settings.instance,
+        dead_letters=topics.dead_letters,
+    )
+    outcomes = OutcomeFollower(
+        project,
+        settings.models,
+        lambda: TopicReader(kafka, [topics.outcomes]),
+        BatchDecoder(outcome_schema(project), registry.schema),
+        health=health,
+    )
+    pipeline = ModelRegistryPipeline(
+        project,
+        settings.models,
+        sink,
+        LifeCodec(registry, schema_id),
+        lambda: LifeLog(kafka, events, registry),
+        outcomes,
+        Tracking(tracking_uri(settings.state), settings.state / "mlflow", project.name),
+        topic=events,
+        partitions=found[events],
+        policy=Policy(approval=settings.promotion is Promotion.APPROVAL, watch=settings.watch_champion),
+        rule=settings.comparison,
+        ceiling=settings.ceiling(),
+        health=health,
+        clock=SystemClock(),
+    )
+    try:
+        run_pipeline(consumer, pipeline, stop=stop, health=health)
+    finally:
+        outcomes.close()
+        sink.close()
+        registry.close()

@@ -1,0 +1,205 @@
+"""What the registry decides: pure functions from a model's history and its evidence to the next facts.
+
+Every fact's id is made from what causes it, so deciding again gives the same facts, which count once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from driftline.models.bundle import BundleManifest
+from driftline.models.commands import change_instant
+from driftline.models.comparison import Comparison, Decision
+from driftline.models.fitting import text_us
+from driftline.models.lifecycle import ModelHistory, State
+from driftline.models.model_event import Kind, ModelEvent, life_id
+from driftline.models.shadow import Pair
+
+BY = "model_registry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a comparison says of a pair, and the instant from which that can be known."""
+
+    pair: Pair
+    comparison: Comparison
+    known_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Whether a person has the last word, and whether a champion is rolled back when it proves worse."""
+
+    approval: bool = False
+    watch: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Makes the facts of one model."""
+
+    history: ModelHistory
+    at_us: int
+    made: list[ModelEvent] = field(default_factory=list)
+
+    def add(
+        self,
+        kind: Kind,
+        version: str,
+        effective_us: int,
+        reason: str,
+        *,
+        because: tuple[str, ...],
+        evidence: Mapping[str, Any] | None = None,
+        cause_id: str | None = None,
+        until_us: int | None = None,
+    ) -> None:
+        life = self.history.versions.get(version)
+        known = life.data_until_us if life is not None else until_us
+        self.made.append(
+            ModelEvent(
+                event_id=life_id(self.history.model, kind, version, *because),
+                model=self.history.model,
+                version=version,
+                kind=kind,
+                cause_id=cause_id or _cause(self.history, version),
+                reason=reason,
+                evidence=json.dumps(evidence or {}),
+                data_until_us=known,
+                effective_us=change_instant(self.history, version, effective_us),
+                by=BY,
+                at_us=self.at_us,
+            )
+        )
+
+
+def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int) -> list[ModelEvent]:
+    """Return the facts for a version that a person trained and activated with ``driftline train``."""
+    if history.state_of(manifest.version) is not None:
+        return []
+    facts = _Facts(history, at_us)
+    until = text_us(manifest.training.end)
+    reason = "trained and activated by a person (`driftline train`)"
+    evidence = {"metrics": {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()}}
+    for kind in (Kind.REGISTERED, Kind.VALIDATED, Kind.PROMOTED):
+        facts.add(
+            kind, manifest.version, until, reason, because=("adopted",), evidence=evidence, until_us=until
+        )
+    return facts.made
+
+
+def pairs_of(history: ModelHistory, policy: Policy) -> list[Pair]:
+    """Return what is to be compared: the challenger with the champion, the champion with the one before it."""
+    champion = history.champion
+    if champion is None:
+        return []
+    pairs = []
+    if history.challenger is not None:
+        start = max(_until(history, champion), _until(history, history.challenger))
+        pairs.append(
+            Pair(model=history.model, champion=champion, challenger=history.challenger, start_us=start)
+        )
+    if policy.watch and history.previous is not None:
+        since = history.last_change_us or 0
+        start = max(_until(history, champion), _until(history, history.previous), since)
+        pairs.append(
+            Pair(model=history.model, champion=champion, challenger=history.previous, start_us=start)
+        )
+    return pairs
+
+
+def decide(history: ModelHistory, verdicts: list[Verdict], policy: Policy, at_us: int) -> list[ModelEvent]:
+    """Return the facts that follow from a history and its comparisons; at most one of them changes the champion."""
+    facts = _Facts(history, at_us)
+    _retire_older_challengers(history, facts)
+    if history.champion is None:
+        _first_champion(history, policy, facts)
+        return facts.made
+    for verdict in verdicts:
+        if verdict.pair.champion != history.champion:
+            continue
+        if verdict.pair.challenger == history.challenger:
+            _judge_challenger(verdict, policy, facts)
+        elif verdict.pair.challenger == history.previous and not _changes(facts):
+            _judge_champion(verdict, facts)
+    return facts.made
+
+
+def _retire_older_challengers(history: ModelHistory, facts: _Facts) -> None:
+    *older, newest = history.in_state(State.CHALLENGER) or [""]
+    for version in older:
+        life = history.versions[newest]
+        reason = f"the newer challenger {newest} takes its place"
+        facts.add(Kind.RETIRED, version, life.since_us, reason, because=(newest,))
+
+
+def _first_champion(history: ModelHistory, policy: Policy, facts: _Facts) -> None:
+    found = history.in_state(State.VALIDATED)
+    if not found or history.pending is not None:
+        return
+    version = found[-1]
+    since = history.versions[version].since_us
+    kind = Kind.APPROVAL_WANTED if policy.approval else Kind.PROMOTED
+    facts.add(kind, version, since, "it passed its gates, and there is no champion yet", because=("first",))
+
+
+def _judge_challenger(verdict: Verdict, policy: Policy, facts: _Facts) -> None:
+    pair, comparison = verdict.pair, verdict.comparison
+    if comparison.decision is Decision.WAIT:
+        return
+    kind = Kind.REJECTED
+    if comparison.decision is Decision.PROMOTE:
+        kind = Kind.APPROVAL_WANTED if policy.approval else Kind.PROMOTED
+    facts.add(
+        kind,
+        pair.challenger,
+        verdict.known_us,
+        comparison.reason,
+        because=("compared to", pair.champion, str(pair.start_us)),
+        evidence=_evidence(verdict),
+    )
+
+
+def _judge_champion(verdict: Verdict, facts: _Facts) -> None:
+    """Roll back where the former champion is shown to be the better one."""
+    pair, comparison = verdict.pair, verdict.comparison
+    if comparison.decision is not Decision.PROMOTE:
+        return
+    reason = f"the former champion {pair.challenger} is {comparison.reason}"
+    because = ("compared to", pair.challenger, str(pair.start_us))
+    facts.add(
+        Kind.ROLLED_BACK,
+        pair.champion,
+        verdict.known_us,
+        reason,
+        because=because,
+        evidence=_evidence(verdict),
+    )
+
+
+def _changes(facts: _Facts) -> bool:
+    return any(one.kind in {Kind.PROMOTED, Kind.ROLLED_BACK, Kind.PULLED} for one in facts.made)
+
+
+def _evidence(verdict: Verdict) -> dict[str, Any]:
+    found = verdict.comparison.difference
+    return {
+        "champion": verdict.pair.champion,
+        "challenger": verdict.pair.challenger,
+        "last_day": verdict.comparison.last_day,
+        "difference": None if found is None else found.as_json(),
+    }
+
+
+def _until(history: ModelHistory, version: str) -> int:
+    return history.versions[version].data_until_us or 0
+
+
+def _cause(history: ModelHistory, version: str) -> str | None:
+    """Return the cause that brought a version about, to the end of its life."""
+    for event in history.events:
+        if event.version == version and event.kind is Kind.REGISTERED:
+            return event.cause_id
+    return None

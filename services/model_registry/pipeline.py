@@ -1,0 +1,237 @@
+"""Model events in, decisions out: the registry folds the log, and brings the world to what the log says.
+
+1. On assignment the whole log is read: it is the truth, and small. There is no other state to lose.
+2. Events are taken in the log's order. A person's command is judged by the history before it (with the facts that
+   earlier commands are owed), so it means the same whenever the log is read; the fact that follows from it is *owed*
+   until it is read back.
+3. Outcomes are read from their beginning for the pairs that are to be compared, again whenever the pairs change.
+4. Reconcile, whenever something is new: adopt what a person activated, send owed facts, decide on comparisons, set the
+   predictor's pointer to the champion, mirror the states in MLflow. Each step is safe to repeat: facts have ids made
+   from their cause, and are sent in a transaction that an older process of this name cannot finish.
+5. A sent fact changes nothing before it is read back from the log. Until then no other decision falls on its model.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from driftline.features.keys import partition_of
+from driftline.models.bundle import BundleError, activate, active_version, load_active
+from driftline.models.commands import answer
+from driftline.models.comparison import ComparisonRule, compare
+from driftline.models.life_log import LifeCodec, LifeLog
+from driftline.models.lifecycle import ModelHistory, fold
+from driftline.models.model_event import ModelEvent
+from driftline.models.tracking import Tracking
+from driftline.project import Project
+from driftline.runtime.clock import Clock
+from driftline.runtime.errors import BadMessageError, RefusedError, UnavailableError
+from driftline.runtime.health import Health
+from driftline.runtime.logging import get_logger
+from driftline.streaming.dead_letters import DeadLetterCeiling
+from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.partitions import Partition, PartitionBatch
+from services.model_registry.decisions import BY, Policy, Verdict, adopt, decide, pairs_of
+from services.model_registry.outcomes import OutcomeFollower
+
+SERVICE = "model_registry"
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Life:
+    """What is known of a model: its events in the order of the log, facts owed to commands, facts on their way."""
+
+    events: list[ModelEvent] = field(default_factory=list)
+    owed: dict[str, ModelEvent] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+    history: ModelHistory | None = None
+    mirrored: int = -1
+
+
+class ModelRegistryPipeline:
+    """The steps of the registry (a ``driftline.streaming.loop.Pipeline``)."""
+
+    def __init__(
+        self,
+        project: Project,
+        models_dir: Path,
+        sink: KafkaSink,
+        codec: LifeCodec,
+        open_log: Callable[[], LifeLog],
+        outcomes: OutcomeFollower,
+        tracking: Tracking,
+        *,
+        topic: str,
+        partitions: int,
+        policy: Policy,
+        rule: ComparisonRule,
+        ceiling: DeadLetterCeiling,
+        health: Health,
+        clock: Clock,
+    ) -> None:
+        self._project = project
+        self._models_dir = models_dir
+        self._sink = sink
+        self._codec = codec
+        self._open_log = open_log
+        self._outcomes = outcomes
+        self._tracking = tracking
+        self._topic = topic
+        self._partitions = partitions
+        self._policy = policy
+        self._rule = rule
+        self._ceiling = ceiling
+        self._health = health
+        self._clock = clock
+        self._lives: dict[str, _Life] = {}
+        self._owned: set[int] = set()
+
+    def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
+        """Read the whole log (1.), and start behind it."""
+        self._sink.positions(partitions)  # fences an older process of this name
+        numbers = {partition.number for partition in partitions}
+        with self._open_log() as log:
+            events = log.read_to_end()
+            ends = log.positions
+        for name in self._models_in(numbers):
+            self._lives[name] = _Life()
+        for event in events:
+            if event.model in self._lives and self._partition(event.model) in numbers:
+                self._take(event)
+        self._owned |= numbers
+        return {partition: ends.get(partition.number) for partition in partitions}
+
+    def process(self, batches: Sequence[PartitionBatch]) -> None:
+        """Take new events in the log's order, then reconcile."""
+        bad = []
+        for batch in batches:
+            for message in batch.messages:
+                try:
+                    self._take(self._codec.decode(message.value()))
+                    self._ceiling.check(total=1, bad=0)
+                except BadMessageError as error:
+                    self._ceiling.check(total=1, bad=1)
+                    bad.append((message, error))
+        with self._sink.transaction(batches) as transaction:
+            for message, reason in bad:
+                transaction.dead_letter(message, reason)
+        self._reconcile()
+
+    def forget(self, partitions: Collection[Partition]) -> None:
+        """Drop the models of partitions: whoever owns them reads the log."""
+        numbers = {partition.number for partition in partitions}
+        self._owned -= numbers
+        for name in self._models_in(numbers):
+            self._lives.pop(name, None)
+
+    def idle(self) -> Mapping[Partition, float]:
+        """Once a second: look at new outcomes, and reconcile."""
+        if self._owned:
+            self._reconcile()
+        return {}
+
+    def _take(self, event: ModelEvent) -> None:
+        life = self._lives.get(event.model)
+        if life is None:
+            return  # a model of which the project says nothing any more
+        if event.kind.is_command and all(one.event_id != event.event_id for one in life.events):
+            before = fold(event.model, [*life.events, *life.owed.values()])
+            try:
+                fact = answer(before, event, by=BY, at_us=self._clock.now_us())
+            except RefusedError as error:
+                _log.warning("command refused", model=event.model, command=event.kind.value, why=str(error))
+                self._health.error(str(error))
+            else:
+                if fact is not None:
+                    life.owed[fact.event_id] = fact
+        life.events.append(event)
+        life.owed.pop(event.event_id, None)
+        life.sent.discard(event.event_id)
+        life.history = None
+
+    def _reconcile(self) -> None:
+        """Bring everything to what the log says (4.)."""
+        histories = {name: self._history(name) for name in self._lives}
+        pairs = [pair for found in histories.values() for pair in pairs_of(found, self._policy)]
+        shadow = self._outcomes.follow(pairs)
+        for name, history in histories.items():
+            life = self._lives[name]
+            if life.sent:  # 5.
+                continue
+            facts = [*self._adopted(name, history), *life.owed.values()]
+            if not facts:
+                verdicts = []
+                for pair in pairs:
+                    if pair.model == name and shadow is not None and pair in shadow.pairs:
+                        found = compare(shadow.closed(pair), self._rule)
+                        known = 0 if found.last_day is None else shadow.known_us(pair, found.last_day)
+                        verdicts.append(Verdict(pair=pair, comparison=found, known_us=known))
+                facts = decide(history, verdicts, self._policy, self._clock.now_us())
+            self._send(life, facts)
+            if not facts:
+                self._activate(name, history)
+                self._mirror(name, life, history)
+        self._show(histories)
+
+    def _adopted(self, name: str, history: ModelHistory) -> list[ModelEvent]:
+        version = active_version(self._models_dir, name)
+        if version is None or history.state_of(version) is not None:
+            return []
+        try:
+            bundle = load_active(self._models_dir, name)
+        except BundleError as error:
+            self._health.error(str(error))
+            return []
+        return [] if bundle is None else adopt(history, bundle.manifest, self._clock.now_us())
+
+    def _send(self, life: _Life, facts: Sequence[ModelEvent]) -> None:
+        if not facts:
+            return
+        with self._sink.transaction([]) as transaction:
+            values = [self._codec.encode(fact) for fact in facts]
+            transaction.send(self._topic, [fact.model for fact in facts], values)
+        life.sent.update(fact.event_id for fact in facts)
+        for fact in facts:
+            _log.info(
+                "decided", model=fact.model, version=fact.version, kind=fact.kind.value, reason=fact.reason
+            )
+
+    def _activate(self, name: str, history: ModelHistory) -> None:
+        champion = history.champion
+        if champion is None or active_version(self._models_dir, name) == champion:
+            return
+        try:
+            activate(self._models_dir, name, champion)
+        except BundleError as error:
+            self._health.set(f"champion {name}", ready=False, detail=f"cannot be activated: {error}")
+            return
+        self._health.set(f"champion {name}", ready=True, detail=champion)
+        _log.info("activated", model=name, version=champion)
+
+    def _mirror(self, name: str, life: _Life, history: ModelHistory) -> None:
+        if life.mirrored == len(life.events):
+            return
+        states = {version: found.state.value for version, found in history.versions.items()}
+        try:
+            self._tracking.mirror(name, history.champion, states)
+        except UnavailableError as error:  # the log is the truth; the mirror follows when it can
+            self._health.error(str(error))
+            return
+        life.mirrored = len(life.events)
+
+    def _show(self, histories: Mapping[str, ModelHistory]) -> None:
+        shown = [f"{name}@{found.champion}" for name, found in histories.items() if found.champion]
+        self._health.set("models", ready=True, detail=", ".join(shown) or "no champion yet")
+
+    def _history(self, name: str) -> ModelHistory:
+        life = self._lives[name]
+        if life.history is None:
+            life.history = fold(name, life.events)
+        return life.history
+
+    def _models_in(self, numbers: Collection[int]) -> list[str]:
+        return [name for name in self._project.models if self._partition(name) in numbers]
+
+    def _partition(self, model: str) -> int:
+        return partition_of(model, self._partitions)
