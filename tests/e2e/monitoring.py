@@ -9,18 +9,15 @@ from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.topics import WINDOW_REPORTS
 from driftline.contracts.wire import frame
-from tests.e2e.outcomes import asked_us
+from tests.e2e.outcomes import HOUR_US, Orders
 from tests.e2e.platform import Platform
 from tests.e2e.reading import committed
 from tests.e2e.traffic import kafka_producer
 
-HOUR_US = 3_600_000_000
 
-
-def assert_every_window_is_reported(platform: Platform, orders: int) -> None:
+def assert_every_window_is_reported(platform: Platform, orders: Orders) -> None:
     """Move event time on by hours, so that every window of the orders closes; then compare rows with predictions."""
-    end_us = asked_us(orders) + 3 * HOUR_US
-    _ask_at(platform, end_us)
+    _ask_at(platform, orders.end_us + 3 * HOUR_US)
     platform.wait_consumed(platform.requests_topic, "predictor")
     expected = Counter(
         _window(prediction["event_time"])

@@ -11,28 +11,40 @@ from tests.e2e.reading import committed
 from tests.e2e.traffic import START_US, TopicTraffic
 
 ASKED_US = START_US + 3_600_000_000
-HORIZON_US = 86_400_000_000
-
-
-def asked_us(number: int) -> int:
-    """The event time of an order's request: one every twenty seconds."""
-    return ASKED_US + number * 20_000_000
+HOUR_US = 3_600_000_000
+HORIZON_US = 24 * HOUR_US
 
 
 class Orders:
     """Requests for orders in turn, and labels for orders of before and of soon, by order or by request."""
 
+    #: Where the next orders begin: event time only goes on, over all tests, and apart from all other requests.
+    _next_us = ASKED_US + 6 * HOUR_US
+
     def __init__(self, platform: Platform, seed: int) -> None:
+        self._start_us = Orders._next_us
+        self._seed = seed
         self._platform = platform
         self._random = random.Random(seed)
         self._requests: list[str] = []
+
+    def _asked_us(self, number: int) -> int:
+        """The event time of an order's request: one every two seconds."""
+        asked = self._start_us + number * 2_000_000
+        Orders._next_us = max(asked + 6 * HOUR_US, Orders._next_us)
+        return asked
+
+    @property
+    def end_us(self) -> int:
+        """The event time after the last order."""
+        return self._asked_us(len(self._requests))
 
     def request(self) -> tuple[str, str, dict[str, Any]]:
         number = len(self._requests)
         request = {
             **self._platform.request(self._random),
-            "order_id": f"order-{number}",
-            "event_time": asked_us(number),
+            "order_id": f"order-{self._seed}-{number}",
+            "event_time": self._asked_us(number),
         }
         self._requests.append(request["request_id"])
         return request["request_id"], request["request_id"], request
@@ -50,9 +62,9 @@ class Orders:
                 "label_id": label_id,
                 "model": None,
                 "request_id": self._requests[number] if by_request else None,
-                "key": None if by_request else f"order-{number}",
+                "key": None if by_request else f"order-{self._seed}-{number}",
                 "label": self._random.choice([0.0, 0.0, 1.0, None]),
-                "known_at": asked_us(number)
+                "known_at": self._asked_us(number)
                 + self._random.randrange(1, 3_600) * 1_000_000
                 + late * HORIZON_US,
             },

@@ -144,7 +144,7 @@ def test_profiler_and_drift_monitor_killed(platform: Platform) -> None:
     requests.end()
     labels.end()
     assert_outcomes(platform)
-    assert_every_window_is_reported(platform, len(requests.acknowledged))
+    assert_every_window_is_reported(platform, orders)
 
 
 def test_store_killed_and_restarted_empty(platform: Platform) -> None:
