@@ -93,9 +93,8 @@ class Summary:
                 "start": round(self.seconds.start, 1),
                 "train": round(self.seconds.train, 1),
                 "play": round(self.seconds.play, 1),
-                "season": None if self.season is None else round(self.season.seconds, 1),
             },
-            "season": None if self.season is None else asdict(self.season),
+            **({} if self.season is None else {"season": asdict(self.season)}),
         }
 
     def write(self, path: Path) -> None:

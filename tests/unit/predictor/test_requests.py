@@ -38,6 +38,7 @@ def test_a_good_body_becomes_the_logs_columns(project: Project) -> None:
         "customer": "c1",
         "merchant": "m1",
         "amount": 12.0,
+        "order_id": None,
     }
 
 
