@@ -52,7 +52,7 @@ def archive_everything(settings: ArchiverSettings, project: Project, done: Calla
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        for _ in range(300):
+        for _ in range(1200):
             if done() or failures:
                 break
             threading.Event().wait(0.1)

@@ -191,4 +191,4 @@ def test_features_and_models_can_be_read(
     )
     (model,) = predictor.http.get("/v1/models").json()["models"]
     assert (model["name"], model["version"], model["problem"]) == ("fraud", "1", None)
-    assert model["inputs"] == {"amount": "double"}
+    assert model["inputs"] == {"amount": "double", "order_id": "string"}
