@@ -1,34 +1,11 @@
 """Start the archiver: ``python -P -m services.archiver``."""
 
 import sys
-import threading
 
-from driftline.project import load_project
-from driftline.runtime.errors import EXIT_CONFIGURATION, ConfigurationError
-from driftline.runtime.health import Health
-from driftline.runtime.http import create_app
-from driftline.streaming.service import run_service
+from driftline.streaming.service import main_of
 from services.archiver.assembly import run_archiver
 from services.archiver.pipeline import SERVICE
 from services.archiver.settings import ArchiverSettings
 
-
-def main() -> int:
-    """Read the settings, load the project, run until told to stop."""
-    try:
-        settings = ArchiverSettings.from_environment()
-        project = load_project(settings.project)
-    except ConfigurationError as error:
-        sys.stderr.write(f"{SERVICE}: {error}\n")
-        return EXIT_CONFIGURATION
-    health = Health(SERVICE, settings.instance)
-    app = create_app(title="Archiver", service=SERVICE, health=health)
-
-    def loop(stop: threading.Event) -> None:
-        run_archiver(settings, project, health=health, stop=stop)
-
-    return run_service(SERVICE, settings, health=health, app=app, loop=loop)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main_of(SERVICE, ArchiverSettings, run_archiver))

@@ -11,6 +11,7 @@ Keys of the table: ``m|<model>|<kind>`` marks of the sources and open windows; `
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -23,6 +24,7 @@ from driftline.monitoring.outcome_profile import OutcomeProfile
 from driftline.monitoring.profile import Profile
 from driftline.project import ModelDeclaration, Project
 from driftline.runtime import metrics
+from driftline.runtime.clock import instant_us
 from driftline.runtime.logging import get_logger
 from services.drift_monitor.problems import Problem, worst_first, worst_level
 
@@ -31,6 +33,70 @@ PREDICTIONS, OUTCOMES = "PREDICTIONS", "OUTCOMES"
 #: A source that has brought nothing for so long by the log's clock does not hold windows open.
 _IDLE_US = 60_000_000
 _MEASUREMENTS_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Closed:
+    """A window that was judged: what a report and a signal of it have in common. Times are in microseconds."""
+
+    model: ModelDeclaration
+    version: str
+    segment: str
+    kind: str
+    start: int
+    end: int
+    rows: int
+    damage: Damage | None
+    shown: Any
+
+    def _identity(self, what: str, *more: str) -> str:
+        return deterministic_id(
+            what, self.model.name, self.version, self.kind, self.segment, self.start, *more
+        )
+
+    def _common(self) -> dict[str, Any]:
+        damage = self.damage
+        return {
+            "model": self.model.name,
+            "model_version": self.version,
+            "segment": self.segment,
+            "window_start": self.start,
+            "window_end": self.end,
+            "rows": self.rows,
+            "damage_log_loss": None if damage is None else damage.log_loss,
+            "damage_value": None if damage is None else damage.value,
+            "damage_measured": damage is not None and damage.measured,
+        }
+
+    def report(self, level: Level) -> dict[str, Any]:
+        """Return the window's report."""
+        return {
+            **self._common(),
+            "report_id": self._identity("report"),
+            "kind": self.kind,
+            "level": level.name,
+            "measurements": orjson.dumps(self.shown).decode(),
+        }
+
+    def signal(self, level: Level, problem: Problem, *, raised_at_us: int) -> dict[str, Any]:
+        """Return the signal of a level; NONE resolves."""
+        check, column, value, threshold = _cause(problem, self.damage, self.model)
+        return {
+            **self._common(),
+            "signal_id": self._identity("signal", level.name),
+            "level": "RESOLVED" if level is Level.NONE else level.name,
+            "check": check,
+            "column": column,
+            "since": problem.since,
+            "value": value,
+            "threshold": threshold,
+            "reference": f"held-out data of {self.version}",
+            "details": orjson.dumps(self.shown).decode(),
+            "explanation": _explained(
+                level, self.segment, problem, self.damage, check, column, value, threshold
+            ),
+            "raised_at": raised_at_us,
+        }
 
 
 class DriftAgents:
@@ -50,7 +116,7 @@ class DriftAgents:
         table = context.table
         marks_key = f"m|{model.name}|{record['kind']}"
         marks = table.get(marks_key, {"sources": {}, "open": {}, "closed": 0})
-        start, end = (_micros(record[name]) for name in ("window_start", "window_end"))
+        start, end = (instant_us(record[name]) for name in ("window_start", "window_end"))
         if end <= marks["closed"]:
             metrics.ROWS_TOO_LATE.labels(model.name).inc(record["rows"])
         else:
@@ -61,7 +127,7 @@ class DriftAgents:
                 marks["open"][str(end)].append(key)
         before = marks["sources"].get(record["source"], [0, 0])[0]
         marks["sources"][record["source"]] = [
-            max(before, _micros(record["watermark"])),
+            max(before, instant_us(record["watermark"])),
             context.timestamp_us,
         ]
         watermark = _watermark(marks["sources"], record["sources"], context.timestamp_us)
@@ -84,7 +150,6 @@ class DriftAgents:
             return
         problem_key = f"p|{model.name}|{version}|{segment}"
         problem = Problem.from_json(context.table.get(problem_key))
-        window = (int(start), end)
         if kind == PREDICTIONS:
             profile = Profile.from_bytes(b64decode(held["data"]))
             judged = [
@@ -103,112 +168,51 @@ class DriftAgents:
             shown = {**outcomes.accuracy().as_json(), "detected": problem.detected}
         damage = problem.damage(reference.references[segment], model.monitor)
         level = problem.judge(segment, damage, model.monitor)
-        await self._report(model, version, segment, kind, window, held["rows"], level, damage, shown, context)
-        signal = problem.step(level, window[0], model.monitor)
+        closed = _Closed(
+            model=model,
+            version=version,
+            segment=segment,
+            kind=kind,
+            start=int(start),
+            end=end,
+            rows=held["rows"],
+            damage=damage,
+            shown=shown,
+        )
+        await context.send(self._reports, model.name, closed.report(level))
+        signal = problem.step(level, closed.start, model.monitor)
         if signal is not None:
-            await self._signal(
-                model, version, segment, kind, window, held["rows"], signal, damage, problem, shown, context
-            )
+            await self._signal(closed, signal, problem, context)
         context.table.put(problem_key, problem.as_json())
         if segment == EVERYTHING and kind == PREDICTIONS:
-            await self._retire_others(model, version, window, context)
+            await self._retire_others(closed, context)
 
-    async def _retire_others(
-        self, model: ModelDeclaration, version: str, window: tuple[int, int], context: Context
-    ) -> None:
+    async def _retire_others(self, closed: _Closed, context: Context) -> None:
         """Resolve the problems of versions that no longer score: another one does."""
-        prefix = f"p|{model.name}|"
+        prefix = f"p|{closed.model.name}|"
         for key, state in context.table.items():
-            if not key.startswith(prefix) or key.startswith(f"{prefix}{version}|"):
+            if not key.startswith(prefix) or key.startswith(f"{prefix}{closed.version}|"):
                 continue
             problem = Problem.from_json(state)
-            if problem.last_window >= window[0] or problem.level is Level.NONE:
+            if problem.last_window >= closed.start or problem.level is Level.NONE:
                 continue
             other, segment = key.removeprefix(prefix).split("|")
             problem.level = Level.NONE
-            await self._signal(
-                model, other, segment, PREDICTIONS, window, 0, Level.NONE, None, problem, [], context
-            )
+            over = replace(closed, version=other, segment=segment, rows=0, damage=None, shown=[])
+            await self._signal(over, Level.NONE, problem, context)
             context.table.put(key, problem.as_json())
 
-    async def _report(
-        self,
-        model: ModelDeclaration,
-        version: str,
-        segment: str,
-        kind: str,
-        window: tuple[int, int],
-        rows: int,
-        level: Level,
-        damage: Damage | None,
-        shown: Any,
-        context: Context,
-    ) -> None:
-        record = {
-            "report_id": deterministic_id("report", model.name, version, kind, segment, window[0]),
-            "model": model.name,
-            "model_version": version,
-            "kind": kind,
-            "segment": segment,
-            "window_start": window[0],
-            "window_end": window[1],
-            "rows": rows,
-            "level": level.name,
-            "damage_log_loss": None if damage is None else damage.log_loss,
-            "damage_value": None if damage is None else damage.value,
-            "damage_measured": damage is not None and damage.measured,
-            "measurements": orjson.dumps(shown).decode(),
-        }
-        await context.send(self._reports, model.name, record)
-
-    async def _signal(
-        self,
-        model: ModelDeclaration,
-        version: str,
-        segment: str,
-        kind: str,
-        window: tuple[int, int],
-        rows: int,
-        level: Level,
-        damage: Damage | None,
-        problem: Problem,
-        shown: Any,
-        context: Context,
-    ) -> None:
-        check, column, value, threshold = _cause(problem, damage, model)
-        record = {
-            "signal_id": deterministic_id(
-                "signal", model.name, version, kind, segment, window[0], level.name
-            ),
-            "model": model.name,
-            "model_version": version,
-            "level": "RESOLVED" if level is Level.NONE else level.name,
-            "check": check,
-            "column": column,
-            "segment": segment,
-            "window_start": window[0],
-            "window_end": window[1],
-            "since": problem.since,
-            "rows": rows,
-            "value": value,
-            "threshold": threshold,
-            "reference": f"held-out data of {version}",
-            "damage_log_loss": None if damage is None else damage.log_loss,
-            "damage_value": None if damage is None else damage.value,
-            "damage_measured": damage is not None and damage.measured,
-            "details": orjson.dumps(shown).decode(),
-            "explanation": _explained(level, segment, problem, damage, check, column, value, threshold),
-            "raised_at": context.timestamp_us,
-        }
-        metrics.DRIFT_SIGNALS.labels(model.name, record["level"]).inc()
+    async def _signal(self, closed: _Closed, level: Level, problem: Problem, context: Context) -> None:
+        record = closed.signal(level, problem, raised_at_us=context.timestamp_us)
+        metrics.DRIFT_SIGNALS.labels(closed.model.name, record["level"]).inc()
         _log.info(
             "signal",
-            model=model.name,
+            model=closed.model.name,
             level=record["level"],
-            segment=segment,
+            segment=closed.segment,
             explanation=record["explanation"],
         )
-        await context.send(self._signals, model.name, record)
+        await context.send(self._signals, closed.model.name, record)
 
 
 def _merge(table: TableView, key: str, record: dict[str, Any]) -> None:
@@ -228,11 +232,6 @@ def _watermark(sources: dict[str, list[int]], expected: int, now_us: int) -> int
         return 0
     alive = [mark for mark, seen in sources.values() if now_us - seen < _IDLE_US]
     return min(alive, default=0)
-
-
-def _micros(time: Any) -> int:
-    micros: int = round(time.timestamp() * 1e6)
-    return micros
 
 
 def _damage_json(damage: Damage) -> dict[str, Any]:

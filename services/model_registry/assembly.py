@@ -13,8 +13,7 @@ from driftline.project import Project
 from driftline.runtime.clock import SystemClock
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.health import Health
-from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.model_registry.decisions import Policy
@@ -40,23 +39,7 @@ def run_model_registry(
     schema_id = wait_for_schema(registry, topics.subject(events), schema, health=health, stop=stop)
     if schema_id is None:
         return
-    group = f"{topics.prefix}.{SERVICE}"
-    consumer = PartitionedConsumer(
-        kafka,
-        [events],
-        group=group,
-        instance=settings.instance,
-        max_batch=settings.max_batch,
-        max_poll_interval_ms=settings.max_poll_interval_ms,
-    )
-    sink = KafkaSink(
-        kafka,
-        consumer,
-        group=group,
-        service=SERVICE,
-        instance=settings.instance,
-        dead_letters=topics.dead_letters,
-    )
+    consumer, sink = transactional_member(settings, topics, [events], service=SERVICE)
     outcomes = OutcomeFollower(
         project,
         settings.models,

@@ -10,8 +10,7 @@ from driftline.project import Project
 from driftline.runtime import metrics
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.health import Health
-from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.partitions import Partition
 from driftline.streaming.service import wait_for_schema, wait_for_topics
@@ -64,22 +63,8 @@ def run_outcome_joiner(
         places=len(every),
         ttl_seconds=math.ceil(horizon_us / 1e6 * settings.keep_factor),
     )
-    group = f"{topics.prefix}.{SERVICE}"
-    consumer = PartitionedConsumer(
-        kafka,
-        [topics.predictions, topics.labels],
-        group=group,
-        instance=settings.instance,
-        max_batch=settings.max_batch,
-        max_poll_interval_ms=settings.max_poll_interval_ms,
-    )
-    sink = KafkaSink(
-        kafka,
-        consumer,
-        group=group,
-        service=SERVICE,
-        instance=settings.instance,
-        dead_letters=topics.dead_letters,
+    consumer, sink = transactional_member(
+        settings, topics, [topics.predictions, topics.labels], service=SERVICE
     )
 
     def build_anew() -> None:

@@ -21,8 +21,7 @@ from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
-from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
@@ -126,23 +125,7 @@ class Predictor:
         """Run the stream's loop until ``stop`` is set or ``until`` says so. For after ``open``."""
         settings, topics = self._settings, self._topics
         assert self._encoder is not None  # noqa: S101
-        group = f"{topics.prefix}.{SERVICE}"
-        consumer = PartitionedConsumer(
-            settings.kafka_config(),
-            [topics.prediction_requests],
-            group=group,
-            instance=settings.instance,
-            max_batch=settings.max_batch,
-            max_poll_interval_ms=settings.max_poll_interval_ms,
-        )
-        sink = KafkaSink(
-            settings.kafka_config(),
-            consumer,
-            group=group,
-            service=SERVICE,
-            instance=settings.instance,
-            dead_letters=topics.dead_letters,
-        )
+        consumer, sink = transactional_member(settings, topics, [topics.prediction_requests], service=SERVICE)
         pipeline = PredictorPipeline(
             self.engine,
             BatchDecoder(prediction_request_schema(self._project), self._registry.schema),

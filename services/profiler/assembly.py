@@ -11,8 +11,7 @@ from driftline.models.model_reference import ModelReferences
 from driftline.project import Project
 from driftline.runtime.clock import SystemClock
 from driftline.runtime.health import Health
-from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.profiler.pipeline import SERVICE, ProfilerPipeline
@@ -40,23 +39,7 @@ def run_profiler(
     decoders = {topics.predictions: BatchDecoder(prediction_schema(project), registry.schema)}
     if project.labelled_models:
         decoders[topics.outcomes] = BatchDecoder(outcome_schema(project), registry.schema)
-    group = f"{topics.prefix}.{SERVICE}"
-    consumer = PartitionedConsumer(
-        kafka,
-        sorted(streams),
-        group=group,
-        instance=settings.instance,
-        max_batch=settings.max_batch,
-        max_poll_interval_ms=settings.max_poll_interval_ms,
-    )
-    sink = KafkaSink(
-        kafka,
-        consumer,
-        group=group,
-        service=SERVICE,
-        instance=settings.instance,
-        dead_letters=topics.dead_letters,
-    )
+    consumer, sink = transactional_member(settings, topics, streams, service=SERVICE)
     pipeline = ProfilerPipeline(
         project,
         decoders,

@@ -13,8 +13,7 @@ from driftline.models.tracking import Tracking, tracking_uri
 from driftline.project import Project
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.health import Health
-from driftline.streaming.consumer import PartitionedConsumer
-from driftline.streaming.kafka_sink import KafkaSink
+from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.trainer.pipeline import SERVICE, TrainerPipeline
@@ -43,23 +42,7 @@ def run_trainer(
     def make_job(progress: Callable[[str], None]) -> RetrainingJob:
         return RetrainingJob(project, settings.models, tracking, rule=rule, progress=progress)
 
-    group = f"{topics.prefix}.{SERVICE}"
-    consumer = PartitionedConsumer(
-        kafka,
-        [requests],
-        group=group,
-        instance=settings.instance,
-        max_batch=1,
-        max_poll_interval_ms=settings.max_poll_interval_ms,
-    )
-    sink = KafkaSink(
-        kafka,
-        consumer,
-        group=group,
-        service=SERVICE,
-        instance=settings.instance,
-        dead_letters=topics.dead_letters,
-    )
+    consumer, sink = transactional_member(settings, topics, [requests], service=SERVICE, max_batch=1)
     pipeline = TrainerPipeline(
         project,
         sink,

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
+from driftline.runtime.clock import instant_us
+
 #: Made once, at random, for the ids of alerts and notifications.
 _NAMESPACE = uuid.UUID("8c1f6d0b-4a8e-4f57-9b0a-2f4c6f3b7e15")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,7 +69,7 @@ class Alert:
         values = dict(record)
         values["status"], values["severity"] = AlertStatus(values["status"]), Severity(values["severity"])
         values["notified"] = tuple(values["notified"])
-        values |= {name: to_us(values[name]) for name in _TIMES}
+        values |= {name: instant_us(values[name]) for name in _TIMES}
         return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
@@ -82,11 +84,6 @@ def stable_id(*what: str | int) -> str:
     True
     """
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, what))))
-
-
-def to_us(moment: datetime | int) -> int:
-    """Return a time in microseconds since the epoch."""
-    return moment if isinstance(moment, int) else (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def to_time(microseconds: int) -> datetime:

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from driftline.alerts.alert import Severity, stable_id, to_iso, to_us
+from driftline.alerts.alert import Severity, stable_id, to_iso
 from driftline.alerts.inputs import Cause, Clearance
 from driftline.alerts.rules import AlertRules
 from driftline.contracts.topics import DRIFT_SIGNALS, MODEL_EVENTS
+from driftline.runtime.clock import instant_us
 
 BY = "alerter"
 
@@ -140,8 +141,8 @@ class Causes:
                 text=_signal_text(signal),
                 runbook=self._runbook(check, kind),
                 lasting=True,
-                since=to_us(signal["since"]),
-                happened_at=to_us(signal["window_end"]),
+                since=instant_us(signal["since"]),
+                happened_at=instant_us(signal["window_end"]),
                 by=BY,
             )
         ]
@@ -159,7 +160,7 @@ class Causes:
             found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
         happening = _EVENTS.get(event["kind"])
         if happening is not None:
-            at = to_us(event["effective_at"])
+            at = instant_us(event["effective_at"])
             found.append(
                 Cause(
                     input_id=event["event_id"],
@@ -292,7 +293,7 @@ def _signal_text(signal: Mapping[str, Any]) -> str:
     lines = [
         signal["explanation"],
         f"{_subject(signal)}: {signal['value']:.4g}, threshold {signal['threshold']:.4g}, "
-        f"{signal['rows']:,} rows until {to_iso(to_us(signal['window_end']))}, since {to_iso(to_us(signal['since']))}, "
+        f"{signal['rows']:,} rows until {to_iso(instant_us(signal['window_end']))}, since {to_iso(instant_us(signal['since']))}, "
         f"against {signal['reference']}.",
     ]
     how = "measured" if signal["damage_measured"] else "estimated"

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from driftline.alerts.alert import Severity, to_us
+from driftline.alerts.alert import Severity
 from driftline.contracts.project_schemas import platform_schema
+from driftline.runtime.clock import instant_us
 from driftline.runtime.errors import BadMessageError
 
 #: The schema of ``alert-inputs``.
@@ -169,7 +170,7 @@ def input_of(record: Mapping[str, Any]) -> Input:
         )
     if kind is Cause:
         wanted["severity"] = Severity(wanted["severity"])
-        wanted |= {name: to_us(wanted[name]) for name in _CAUSE_TIMES}
+        wanted |= {name: instant_us(wanted[name]) for name in _CAUSE_TIMES}
     if kind is Silence:
-        wanted["until"] = to_us(wanted["until"])
+        wanted["until"] = instant_us(wanted["until"])
     return kind(**wanted)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from driftline.alerts.alert import Alert, AlertStatus, Severity, to_iso, to_us
+from driftline.alerts.alert import Alert, AlertStatus, Severity, to_iso
 from driftline.alerts.input_log import InputLog
 from driftline.alerts.inputs import (
     ALERT_INPUT,
@@ -35,6 +35,7 @@ from driftline.contracts.topics import ALERT_INPUTS, ALERTS
 from driftline.contracts.wire import split
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import Project
+from driftline.runtime.clock import instant_us
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import BadMessageError, ConfigurationError, RefusedError
 from driftline.runtime.ids import new_id
@@ -93,7 +94,7 @@ class Desk:
     def inputs(self, group: str) -> list[Entry]:
         """Return a group's inputs in order."""
         return [
-            Entry(event=input_of(record), at=to_us(record["at"]))
+            Entry(event=input_of(record), at=instant_us(record["at"]))
             for record in self._records(ALERT_INPUTS, ALERT_INPUT)
             if record["group"] == group
         ]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -25,7 +25,7 @@ from driftline.contracts.topics import Topics
 from driftline.embedded import EmbeddedStack
 from driftline.playback.demonstration import Findings, demonstrate, plan_days
 from driftline.playback.errors import PlaybackError
-from driftline.playback.plan import Step
+from driftline.playback.plan import Plan, Step
 from driftline.playback.platform import Platform
 from driftline.playback.printing import print_summary
 from driftline.playback.season import Season, plan_season, play_season
@@ -173,23 +173,7 @@ def _play(
     """Play with a progress bar in event time."""
     with console.status("Planning the play"):
         plan, requests = plan_days(project, start=start, days=days, seed=seed)
-    with Progress(
-        TextColumn("Playing {task.fields[at]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[asked]:,} predictions"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("play", total=len(plan.steps), at=f"{plan.steps[0].at:%d %B %H:%M}", asked=0)
-
-        asked = 0
-
-        def stepped(step: Step) -> None:
-            nonlocal asked
-            asked += len(step.requests)
-            progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=asked)
-
+    with _progress(console, plan) as stepped:
         return demonstrate(
             project,
             model,
@@ -219,22 +203,7 @@ def _play_season(
         return None
     with console.status("Planning the summer"):
         plan = plan_season(project, since=since, start=start, end=end)
-    with Progress(
-        TextColumn("Playing {task.fields[at]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[asked]:,} predictions"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("play", total=len(plan.steps), at=f"{since:%d %B}", asked=0)
-        asked = 0
-
-        def stepped(step: Step) -> None:
-            nonlocal asked
-            asked += len(step.requests)
-            progress.update(task, advance=1, at=f"{step.at:%d %B %H:%M}", asked=asked)
-
+    with _progress(console, plan) as stepped:
         return play_season(
             project,
             project.models[model],
@@ -245,6 +214,32 @@ def _play_season(
             first_version=first_version,
             progress=stepped,
         )
+
+
+@contextmanager
+def _progress(console: Console, plan: Plan) -> Iterator[Callable[[Step], None]]:
+    """Show a bar in event time; yield what is to be called after each step."""
+    with Progress(
+        TextColumn("Playing {task.fields[at]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[asked]:,} predictions"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task("play", total=len(plan.steps), at=_when(plan.steps[0]), asked=0)
+        asked = 0
+
+        def stepped(step: Step) -> None:
+            nonlocal asked
+            asked += len(step.requests)
+            progress.update(task, advance=1, at=_when(step), asked=asked)
+
+        yield stepped
+
+
+def _when(step: Step) -> str:
+    return f"{step.at:%d %B %H:%M}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
-from driftline.contracts.project_schemas import platform_schema
+from driftline.contracts.project_schemas import PLATFORM_RECORDS, platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import DRIFT_SIGNALS, WINDOW_REPORTS
@@ -35,7 +35,7 @@ def status(*, model: ModelOption = "", project: ProjectOption = Path(), as_json:
 
     Example: driftline drift status
     """
-    signals, _ = _read(project, DRIFT_SIGNALS), None
+    signals = _read(project, DRIFT_SIGNALS)
     problems = open_problems(one for one in signals if not model or one["model"] == model)
     if as_json:
         typer.echo(_json(problems))
@@ -170,9 +170,7 @@ def _read(project: Path, stream: str) -> Records:
     """Return all records of a stream, each id once, in the log's order."""
     settings, loaded = settings_for(project)
     topics = settings.topics(loaded)
-    codec = RecordCodec(
-        platform_schema({DRIFT_SIGNALS: "drift_signal", WINDOW_REPORTS: "window_report"}[stream])
-    )
+    codec = RecordCodec(platform_schema(PLATFORM_RECORDS[stream]))
     found: dict[str, dict[str, Any]] = {}
     identity = "signal_id" if stream == DRIFT_SIGNALS else "report_id"
     with (

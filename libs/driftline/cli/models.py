@@ -28,11 +28,12 @@ from driftline.contracts.wire import frame, split
 from driftline.models.commands import answer
 from driftline.models.life_log import LifeLog
 from driftline.models.lifecycle import ModelHistory, fold
-from driftline.models.model_event import Kind, ModelEvent, instant_us
+from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.retraining import Cause, RetrainRequest, request
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
+from driftline.runtime.clock import instant_us
 from driftline.runtime.errors import BadMessageError, RefusedError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.runtime.settings import PlatformSettings

@@ -3,9 +3,11 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from driftline.runtime.clock import instant_us
 
 #: Made once, at random, for the ids of model events and retrain requests.
 _NAMESPACE = uuid.UUID("8f1b2a0e-52a5-4d0c-8d0b-0d6e6c1f7a54")
@@ -91,15 +93,6 @@ class ModelEvent:
             by=record["by"],
             at_us=instant_us(record["at"]),
         )
-
-
-def instant_us(value: datetime | int) -> int:
-    """Return microseconds since the epoch of what a decoder gave: an aware datetime, or the number itself.
-
-    >>> instant_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
-    1000000
-    """
-    return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)
 
 
 def life_id(*cause: str | int) -> str:

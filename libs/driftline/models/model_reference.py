@@ -6,6 +6,7 @@ whole. A bundle carries it as ``reference.json.gz``.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import math
@@ -38,7 +39,7 @@ _REPLICATES = 2_000
 _SAMPLED = frozenset({Check.KS, Check.WASSERSTEIN})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ModelReference:
     """References by segment (``origin=JFK``; "" is everything), and the whole's thresholds."""
 
@@ -67,7 +68,7 @@ class ModelReference:
             rows = max(1, round(rows * reference.rows / (rows + reference.rows)))
         return judge(measurements, self._family, overrides, rows=rows)
 
-    @property
+    @functools.cached_property
     def _family(self) -> Thresholds:
         warning, alert = self.thresholds.values[Level.WARNING], self.thresholds.values[Level.ALERT]
         decades = math.log(self.thresholds.rates[Level.WARNING] / self.thresholds.rates[Level.ALERT])

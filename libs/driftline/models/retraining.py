@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from driftline.models.model_event import instant_us, life_id
+from driftline.models.model_event import life_id
+from driftline.runtime.clock import instant_us
 from driftline.runtime.durations import format_duration
 
 DAY_US = 86_400_000_000

@@ -66,7 +66,7 @@ class PairedOutcomes:
         label = columns["label"]
         previous = np.where(corrected, columns["previous_label"], np.nan)
         counts = (~np.isnan(label)).astype(np.int64) - (~np.isnan(previous)).astype(np.int64)
-        first, second = (_change(label, previous, self._scores(scorer, rows)) for scorer in self._scorers)
+        first, second = (_change(label, previous, score_logged(scorer, rows)) for scorer in self._scorers)
         for block in blocks_of(asked[chosen] // DAY_US, first, second, counts):
             before = self._days.get(block.day)
             self._days[block.day] = block if before is None else _sum(before, block)
@@ -85,14 +85,15 @@ class PairedOutcomes:
         """Return the instant from which a day can be known to be complete."""
         return (day + 1) * DAY_US + self.horizon_us
 
-    @staticmethod
-    def _scores(scorer: Scorer, rows: pa.RecordBatch) -> Floats:
-        manifest = scorer.manifest
-        inputs = float_inputs(rows, manifest.numeric)
-        numeric = np.empty((rows.num_rows, len(manifest.numeric)))
-        for at, name in enumerate(manifest.numeric):
-            numeric[:, at] = inputs[name]
-        return scorer.score(numeric, {name: rows.column(name).to_pylist() for name in manifest.categorical})
+
+def score_logged(scorer: Scorer, rows: pa.RecordBatch | pa.Table) -> Floats:
+    """Return what a model says of logged rows: their columns are its inputs and features as they were served."""
+    manifest = scorer.manifest
+    inputs = float_inputs(rows, manifest.numeric)
+    numeric = np.empty((rows.num_rows, len(manifest.numeric)))
+    for at, name in enumerate(manifest.numeric):
+        numeric[:, at] = inputs[name]
+    return scorer.score(numeric, {name: rows.column(name).to_pylist() for name in manifest.categorical})
 
 
 class Shadow:

@@ -35,6 +35,7 @@ from driftline.features.online import OnlineStore, connect
 from driftline.models.bundle import load_bundle
 from driftline.models.outcomes import log_losses, values
 from driftline.models.scoring import Scorer
+from driftline.models.shadow import score_logged
 from driftline.playback.faults import FaultRates
 from driftline.playback.plan import Plan, Step, make_plan
 from driftline.playback.platform import Platform
@@ -42,6 +43,7 @@ from driftline.playback.player import Endpoints, Player
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import ModelDeclaration, Project
 from driftline.project.history import load_history
+from driftline.runtime.clock import instant_us
 
 STEP_MINUTES = 30
 _DAY_US = 86_400_000_000
@@ -55,14 +57,6 @@ _WATCHED = (WINDOW_REPORTS, DRIFT_SIGNALS, RETRAIN_REQUESTS, MODEL_EVENTS, ALERT
 _SETTLED = frozenset(
     {"TRAINING_FAILED", "DATA_REFUSED", "REJECTED", "CHALLENGER", "APPROVAL_WANTED", "PROMOTED"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rival:
-    """How one version did, or would have done, on the same outcomes."""
-
-    log_loss: float
-    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +240,7 @@ class Watch:
             kinds = {
                 one["kind"]
                 for one in self.seen[WINDOW_REPORTS].values()
-                if one["segment"] == "" and _micros(one["window_start"]) == last
+                if one["segment"] == "" and instant_us(one["window_start"]) == last
             }
             if len(kinds) == 2:
                 return
@@ -291,7 +285,7 @@ def versions(
     for version in dict.fromkeys(labelled[fields.MODEL_VERSION].to_pylist()):
         rows = labelled.filter(pc.equal(labelled[fields.MODEL_VERSION], version))
         labels = rows["label"].to_numpy()
-        would = _score(scorer, rows)
+        would = score_logged(scorer, rows)
         found.append(
             {
                 "version": version,
@@ -307,15 +301,6 @@ def versions(
     return found
 
 
-def _score(scorer: Scorer, rows: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-    manifest = scorer.manifest
-    numeric = np.stack(
-        [pc.fill_null(rows[name].cast(pa.float64()), float("nan")).to_numpy() for name in manifest.numeric],
-        axis=1,
-    )
-    return scorer.score(numeric, {name: rows[name].to_pylist() for name in manifest.categorical})
-
-
 def _worth(
     model: ModelDeclaration,
     labels: np.ndarray[Any, np.dtype[np.float64]],
@@ -324,8 +309,3 @@ def _worth(
     rule = model.decision
     decisions = np.where(scores >= rule.threshold, rule.above, rule.below).tolist()
     return values(labels, decisions, model.value)
-
-
-def _micros(moment: Any) -> int:
-    micros: int = round(moment.timestamp() * 1e6)
-    return micros

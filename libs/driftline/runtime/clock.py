@@ -1,7 +1,10 @@
 """Time comes from a clock that is passed in, so that tests and replays can hold it."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -39,3 +42,12 @@ class ManualClock:
     def advance(self, microseconds: int) -> None:
         """Move the clock forward."""
         self._now_us += microseconds
+
+
+def instant_us(value: datetime | int) -> int:
+    """Return microseconds since the epoch of what a decoder gave: an aware datetime, or the number itself.
+
+    >>> instant_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)

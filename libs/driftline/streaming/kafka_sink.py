@@ -12,18 +12,20 @@ partitions anew at 1. A fatal one (fenced) ends the process. A commit whose answ
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from driftline.contracts.topics import Topics
 from driftline.runtime import metrics
 from driftline.runtime.errors import BadMessageError, UnavailableError
 from driftline.runtime.logging import get_logger
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import DeadLetter, count_dead_letters, dead_letter
 from driftline.streaming.partitions import Partition, PartitionBatch
+from driftline.streaming.settings import StreamSettings
 
 _log = get_logger(__name__)
 
@@ -184,6 +186,38 @@ class KafkaSink:
     def close(self) -> None:
         """Let the last callbacks run."""
         self._producer.flush(1.0)
+
+
+def transactional_member(
+    settings: StreamSettings,
+    topics: Topics,
+    inputs: Iterable[str],
+    *,
+    service: str,
+    max_batch: int | None = None,
+) -> tuple[PartitionedConsumer, KafkaSink]:
+    """Return a consumer of some topics, and the sink that commits its offsets with what is sent.
+
+    The group is the service in its project and environment. ``max_batch`` is the settings' unless given.
+    """
+    group = f"{topics.prefix}.{service}"
+    consumer = PartitionedConsumer(
+        settings.kafka_config(),
+        sorted(inputs),
+        group=group,
+        instance=settings.instance,
+        max_batch=max_batch or settings.max_batch,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+    )
+    sink = KafkaSink(
+        settings.kafka_config(),
+        consumer,
+        group=group,
+        service=service,
+        instance=settings.instance,
+        dead_letters=topics.dead_letters,
+    )
+    return consumer, sink
 
 
 def _retried(request: Any) -> None:

@@ -1,15 +1,17 @@
 """The frame of a data-plane process: logs, health over HTTP, the loop on the main thread, a clean end."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI
 
 from driftline.contracts.registry import SchemaRegistry
+from driftline.project import Project, load_project
 from driftline.runtime.errors import (
     EXIT_CEILING,
     EXIT_CONFIGURATION,
@@ -20,13 +22,49 @@ from driftline.runtime.errors import (
     UnavailableError,
 )
 from driftline.runtime.health import Health
-from driftline.runtime.http import BackgroundServer
+from driftline.runtime.http import BackgroundServer, create_app
 from driftline.runtime.instance_file import instance_file
 from driftline.runtime.logging import configure_logging, get_logger
 from driftline.runtime.settings import PlatformSettings
+from driftline.streaming.settings import StreamSettings
 
 _log = get_logger(__name__)
 _RETRY_SECONDS = 1.0
+
+S = TypeVar("S", bound=StreamSettings)
+S_contra = TypeVar("S_contra", bound=StreamSettings, contravariant=True)
+
+
+class Run(Protocol[S_contra]):
+    """What a stream service does between its start and its end; it returns soon after ``stop`` is set."""
+
+    def __call__(
+        self, settings: S_contra, project: Project, *, health: Health, stop: threading.Event
+    ) -> None:
+        """Run."""
+        ...
+
+
+def main_of(service: str, kind: type[S], run: Run[S]) -> int:
+    """Be a stream service's process: read the settings, load the project, ``run`` until told to stop.
+
+    Returns the process's exit code. Wrong settings or a wrong project are said on standard error.
+    """
+    try:
+        settings = kind.from_environment()
+        project = load_project(settings.project)
+    except ConfigurationError as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        return EXIT_CONFIGURATION
+    health = Health(service, settings.instance)
+    app = create_app(title=service.replace("_", " ").capitalize(), service=service, health=health)
+    return run_service(
+        service,
+        settings,
+        health=health,
+        app=app,
+        loop=lambda stop: run(settings, project, health=health, stop=stop),
+    )
 
 
 def run_service(

@@ -14,7 +14,7 @@ from driftline.contracts.project_schemas import outcome_schema
 from driftline.models.bundle import load_bundle
 from driftline.models.comparison import DAY_US, Block, paired_blocks
 from driftline.models.scoring import Scorer
-from driftline.models.shadow import Pair, PairedOutcomes, Shadow
+from driftline.models.shadow import Pair, PairedOutcomes, Shadow, score_logged
 from driftline.project import Project, load_project
 from tests.small_model import write_model
 
@@ -90,7 +90,7 @@ def feed(shadow: Shadow, project: Project, rows: list[dict[str, object]], source
 def expected(project: Project, scorers: tuple[Scorer, Scorer], rows: list[dict[str, object]]) -> list[Block]:
     """The oracle: all rows at once."""
     table = outcomes(project, rows)
-    first, second = (PairedOutcomes._scores(scorer, table) for scorer in scorers)
+    first, second = (score_logged(scorer, table) for scorer in scorers)
     asked = np.array([one["event_time"] for one in rows], np.int64)
     labels = np.array([one["label"] for one in rows], np.float64)
     return paired_blocks(asked, labels, first, second)
