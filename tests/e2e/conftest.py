@@ -19,7 +19,7 @@ SERVICES = ("ingest", "feature_store", "predictor", "outcome_joiner", "profiler"
 SHOP = Path(__file__).parent / "shop"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     state = tmp_path_factory.mktemp("platform")
     project = load_project(SHOP)

@@ -165,22 +165,23 @@ def test_store_killed_and_restarted_empty(platform: Platform) -> None:
 
 def test_broker_killed(platform: Platform) -> None:
     traffic = event_traffic(platform, 6)
-    requests = request_traffic(platform, 7)
-    traffic.start()
-    requests.start()
+    requests, labels = Orders(platform, 7).traffic(7)
+    for one in (traffic, requests, labels):
+        one.start()
     source = random.Random(6)
     for _ in range(KILLS):
         time.sleep(source.uniform(0.1, 1.5))
         platform.stack.kill("kafka")
         platform.stack.restart("kafka")
-    traffic.end()
-    requests.end()
+    for one in (traffic, requests, labels):
+        one.end()
     assert_events_in_topic(platform, traffic.acknowledged)
     assert_store_equals_replay(platform)
     platform.wait_consumed(platform.requests_topic, "predictor")
     logged = predictions_of(platform)
     assert requests.acknowledged
     assert requests.acknowledged - set(logged) == set()
+    assert_outcomes(platform)
 
 
 @pytest.mark.parametrize("instance", ["feature_store-0", "predictor-0"])

@@ -8,11 +8,14 @@
 5. Commit, which waits until every message is acknowledged.
 
 Any failure from 2 to 5 that the broker calls abortable: abort, and UnavailableError makes the loop start the
-partitions anew at 1. A fatal one (fenced) ends the process. A commit whose answer was lost is settled at 1.
+partitions anew at 1. A fatal one (fenced) ends the process. What can be neither committed nor aborted in time
+is left to a new producer of the same name, at 1: it fences the old one, and the broker settles what that one
+left. (librdkafka may lose a request of a transaction when the broker is killed, and wait for ever for its answer;
+only a new producer helps.)
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +32,9 @@ from driftline.streaming.settings import StreamSettings
 
 _log = get_logger(__name__)
 
-_TRANSACTION_SECONDS = 30.0
-_ATTEMPTS = 5
+#: How long a start, a commit or an abort may take, with all that is tried again.
+_TRANSACTION_SECONDS = 20.0
+_RETRY_SECONDS = 0.1
 
 
 class Transaction:
@@ -102,33 +106,35 @@ class KafkaSink:
         self._service = service
         self._instance = instance
         self._dead_letters = dead_letters
-        self._producer = Producer(
-            {
-                **kafka,
-                "transactional.id": f"{group}-{instance}",
-                "transaction.timeout.ms": 60_000,
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "linger.ms": 1,
-                "queue.buffering.max.messages": 500_000,
-                "batch.num.messages": 10_000,
-                "socket.nagle.disable": True,
-                "reconnect.backoff.max.ms": 1_000,
-            }
-        )
-        self._initialised = False
+        self._config = {
+            **kafka,
+            "transactional.id": f"{group}-{instance}",
+            "transaction.timeout.ms": 60_000,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 1,
+            "queue.buffering.max.messages": 500_000,
+            "batch.num.messages": 10_000,
+            "socket.nagle.disable": True,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+        self._producer: Producer | None = None
 
     def positions(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         """Return where partitions start: the group's committed offsets."""
-        if not self._initialised:
-            try:
-                self._producer.init_transactions(_TRANSACTION_SECONDS)
-            except KafkaException as error:
-                if error.args[0].fatal():
-                    raise
-                raise UnavailableError(f"transactions cannot be started: {error}") from error
-            self._initialised = True
+        if self._producer is None:
+            self._producer = self._started_producer()
         return self._consumer.committed(partitions)  # (1)
+
+    def _started_producer(self) -> Producer:
+        producer = Producer(self._config)
+        try:
+            producer.init_transactions(_TRANSACTION_SECONDS)
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise
+            raise UnavailableError(f"transactions cannot be started: {error}") from error
+        return producer
 
     @contextmanager
     def transaction(self, batches: Sequence[PartitionBatch]) -> Iterator[Transaction]:
@@ -139,53 +145,57 @@ class KafkaSink:
         UnavailableError
             The transaction was aborted; the batches come again.
         """
+        producer = self._producer
+        if producer is None:
+            raise UnavailableError("the transactions have not been started anew yet")
         transaction = Transaction(
-            self._producer, dead_letters=self._dead_letters, service=self._service, instance=self._instance
+            producer, dead_letters=self._dead_letters, service=self._service, instance=self._instance
         )
         try:
-            self._producer.begin_transaction()  # (2)
+            producer.begin_transaction()  # (2)
             yield transaction  # (3)
-            self._commit(batches)
+            self._commit(producer, batches)
         except KafkaException as error:
             if error.args[0].fatal():
                 metrics.TRANSACTIONS.labels("fenced").inc()
                 raise
-            self._abort()
+            self._abort(producer)
             raise UnavailableError(f"transaction aborted: {error}") from error
         except BaseException:
-            self._abort()
+            self._abort(producer)
             raise
         if transaction.failures:  # cannot be: a commit fails where a message does
             raise UnavailableError(f"messages were not acknowledged: {transaction.failures[0]}")
         metrics.TRANSACTIONS.labels("committed").inc()
         count_dead_letters(transaction.letters)
 
-    def _commit(self, batches: Sequence[PartitionBatch]) -> None:
+    def _commit(self, producer: Producer, batches: Sequence[PartitionBatch]) -> None:
         offsets = [
             TopicPartition(batch.partition.topic, batch.partition.number, batch.next_offset)
             for batch in batches
         ]
+        until = time.monotonic() + _TRANSACTION_SECONDS
+        member = self._consumer.group_metadata()
         _retried(
-            lambda: self._producer.send_offsets_to_transaction(  # (4)
-                offsets, self._consumer.group_metadata(), _TRANSACTION_SECONDS
-            )
-        )
-        _retried(lambda: self._producer.commit_transaction(_TRANSACTION_SECONDS))  # (5)
+            lambda seconds: producer.send_offsets_to_transaction(offsets, member, seconds), until=until
+        )  # (4)
+        _retried(producer.commit_transaction, until=until)  # (5)
 
-    def _abort(self) -> None:
+    def _abort(self, producer: Producer) -> None:
         metrics.TRANSACTIONS.labels("aborted").inc()
         try:
-            _retried(lambda: self._producer.abort_transaction(_TRANSACTION_SECONDS))
+            _retried(producer.abort_transaction, until=time.monotonic() + _TRANSACTION_SECONDS)
         except KafkaException as error:
             if error.args[0].fatal():
                 raise
-            # The transaction is in doubt. A new producer of this name would settle it: crash, and come back as one.
-            _log.error("a transaction can be neither committed nor aborted", error=str(error))
-            raise
+            _log.error("a transaction is in doubt; a new producer settles it", error=str(error))
+            producer.purge()
+            self._producer = None
 
     def close(self) -> None:
         """Let the last callbacks run."""
-        self._producer.flush(1.0)
+        if self._producer is not None:
+            self._producer.flush(1.0)
 
 
 def transactional_member(
@@ -220,13 +230,14 @@ def transactional_member(
     return consumer, sink
 
 
-def _retried(request: Any) -> None:
-    for attempt in range(_ATTEMPTS):
+def _retried(request: Callable[[float], Any], *, until: float) -> None:
+    """Ask with the seconds that are left, again where the error allows it."""
+    while True:
         try:
-            request()
+            request(max(0.1, until - time.monotonic()))
         except KafkaException as error:
-            if not error.args[0].retriable() or attempt == _ATTEMPTS - 1:
+            if not error.args[0].retriable() or time.monotonic() + _RETRY_SECONDS >= until:
                 raise
-            time.sleep(0.1 * 2**attempt)
+            time.sleep(_RETRY_SECONDS)
         else:
             return

@@ -164,17 +164,17 @@ def test_a_crash_at_any_moment_doubles_and_loses_nothing(
 
     commit = echo.sink._commit
 
-    def dying_commit(batches: Sequence[PartitionBatch]) -> None:
+    def dying_commit(producer: Producer, batches: Sequence[PartitionBatch]) -> None:
         if moment == "committed":
-            commit(batches)
+            commit(producer, batches)
         crash()
-        commit(batches) if moment != "committed" else None
+        commit(producer, batches) if moment != "committed" else None
 
     if moment == "in the block":
         echo.before_commit = crash
     else:
         monkeypatch.setattr(echo.sink, "_commit", dying_commit)
-        monkeypatch.setattr(echo.sink, "_abort", lambda: None)  # a dead process does not abort
+        monkeypatch.setattr(echo.sink, "_abort", lambda _producer: None)  # a dead process does not abort
     with pytest.raises(Crash):
         echo.run(1_000)
     del echo
@@ -200,6 +200,25 @@ def test_an_aborted_transaction_is_repeated_by_the_loop_itself(streams: Streams)
     echo.run(500)
     assert streams.values() == expected(range(500))
     assert sum(streams.values(isolation="read_uncommitted").values()) > 495
+
+
+def test_a_transaction_that_can_be_neither_committed_nor_aborted_is_left_to_a_new_producer(
+    streams: Streams,
+) -> None:
+    streams.publish(range(500))
+    echo = Echo(streams)
+    producers: list[Producer] = []
+
+    def end_behind_its_back(transaction: Transaction) -> None:
+        if transaction._producer not in producers:
+            producers.append(transaction._producer)
+        if len(producers) < 3:
+            transaction._producer.abort_transaction(20)
+
+    echo.before_commit = end_behind_its_back
+    echo.run(500)
+    assert len(producers) == 3
+    assert streams.values() == expected(range(500))
 
 
 def test_a_second_process_of_the_same_name_fences_the_first(streams: Streams) -> None:
