@@ -25,6 +25,7 @@ from driftline.control import Context
 from driftline.runtime.errors import BadMessageError
 from driftline.runtime.logging import get_logger
 from services.alerter.courier import Claim, Courier, Errand
+from services.alerter.measuring import OpenAlerts, count_attempts
 
 _log = get_logger(__name__)
 
@@ -53,6 +54,7 @@ class AlertAgents:
     open_channel: Open
     boot: str
     hearing: set[str] = field(default_factory=set)
+    open_alerts: OpenAlerts = field(default_factory=OpenAlerts)
 
     async def translate_signal(self, record: dict[str, Any], context: Context) -> None:
         """Turn a drift signal into causes (1)."""
@@ -77,6 +79,8 @@ class AlertAgents:
             await context.send(self.alerts, alert.group, alert.as_record())
         if step.state != before:
             context.table.put(event.group, step.state.as_json())
+        if isinstance(event, Delivered | Failed | Adopt):
+            count_attempts(before, step.state, event, now_us=context.timestamp_us, rules=self.rules)
         if isinstance(event, Started) and event.boot == self.boot:
             self._start(step.state, event)
         if isinstance(event, Delivered | Failed):
@@ -84,7 +88,7 @@ class AlertAgents:
 
     async def pass_time(self, record: dict[str, Any], context: Context) -> None:
         """Take a tick into every group of the partition (2), start what is due (3), adopt what is abandoned (6)."""
-        now_us = record["at_us"]
+        now_us, states = record["at_us"], []
         for group, stored in context.table.items():
             before = GroupState.from_json(stored)
             step = advance(before, None, now_us=now_us, rules=self.rules)
@@ -98,6 +102,8 @@ class AlertAgents:
                 await self._put(self._adoption(group), context)
             for notice in step.due:
                 self.courier.offer(_claim(group, notice))
+            states.append(step.state)
+        self.open_alerts.see(context.partition, states, at_us=now_us)
 
     def _start(self, state: GroupState, event: Started) -> None:
         errand = self._errand(state, event)

@@ -16,10 +16,9 @@ from driftline.runtime.health import Health
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
-from services.model_registry.decisions import Policy
 from services.model_registry.outcomes import OutcomeFollower
 from services.model_registry.pipeline import SERVICE, ModelRegistryPipeline
-from services.model_registry.settings import ModelRegistrySettings, Promotion
+from services.model_registry.settings import ModelRegistrySettings
 
 
 def run_model_registry(
@@ -57,8 +56,6 @@ def run_model_registry(
         Tracking(tracking_uri(settings.state), settings.state / "mlflow", project.name),
         topic=events,
         partitions=found[events],
-        policy=Policy(approval=settings.promotion is Promotion.APPROVAL, watch=settings.watch_champion),
-        rule=settings.comparison,
         ceiling=settings.ceiling(),
         health=health,
         clock=SystemClock(),

@@ -15,6 +15,7 @@ from driftline.models.fitting import text_us
 from driftline.models.lifecycle import ModelHistory, State
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.shadow import Pair
+from driftline.project import PromotionRule
 
 BY = "model_registry"
 
@@ -26,14 +27,6 @@ class Verdict:
     pair: Pair
     comparison: Comparison
     known_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Whether a person has the last word, and whether a champion is rolled back when it proves worse."""
-
-    approval: bool = False
-    watch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +51,8 @@ class _Facts:
     ) -> None:
         life = self.history.versions.get(version)
         known = life.data_until_us if life is not None else until_us
+        cause = self.history.cause_of(version)
+        told = {**(evidence or {}), **({} if cause is None else {"cause": cause.as_json()})}
         self.made.append(
             ModelEvent(
                 event_id=life_id(self.history.model, kind, version, *because),
@@ -66,7 +61,7 @@ class _Facts:
                 kind=kind,
                 cause_id=cause_id or _cause(self.history, version),
                 reason=reason,
-                evidence=json.dumps(evidence or {}),
+                evidence=json.dumps(told),
                 data_until_us=known,
                 effective_us=change_instant(self.history, version, effective_us),
                 by=BY,
@@ -90,7 +85,7 @@ def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int) -> list[M
     return facts.made
 
 
-def pairs_of(history: ModelHistory, policy: Policy) -> list[Pair]:
+def pairs_of(history: ModelHistory, rule: PromotionRule) -> list[Pair]:
     """Return what is to be compared: the challenger with the champion, the champion with the one before it."""
     champion = history.champion
     if champion is None:
@@ -101,7 +96,7 @@ def pairs_of(history: ModelHistory, policy: Policy) -> list[Pair]:
         pairs.append(
             Pair(model=history.model, champion=champion, challenger=history.challenger, start_us=start)
         )
-    if policy.watch and history.previous is not None:
+    if rule.watch and history.previous is not None:
         since = history.last_change_us or 0
         start = max(_until(history, champion), _until(history, history.previous), since)
         pairs.append(
@@ -110,18 +105,20 @@ def pairs_of(history: ModelHistory, policy: Policy) -> list[Pair]:
     return pairs
 
 
-def decide(history: ModelHistory, verdicts: list[Verdict], policy: Policy, at_us: int) -> list[ModelEvent]:
+def decide(
+    history: ModelHistory, verdicts: list[Verdict], rule: PromotionRule, at_us: int
+) -> list[ModelEvent]:
     """Return the facts that follow from a history and its comparisons; at most one of them changes the champion."""
     facts = _Facts(history, at_us)
     _retire_older_challengers(history, facts)
     if history.champion is None:
-        _first_champion(history, policy, facts)
+        _first_champion(history, rule, facts)
         return facts.made
     for verdict in verdicts:
         if verdict.pair.champion != history.champion:
             continue
         if verdict.pair.challenger == history.challenger:
-            _judge_challenger(verdict, policy, facts)
+            _judge_challenger(verdict, rule, facts)
         elif verdict.pair.challenger == history.previous and not _changes(facts):
             _judge_champion(verdict, facts)
     return facts.made
@@ -135,23 +132,23 @@ def _retire_older_challengers(history: ModelHistory, facts: _Facts) -> None:
         facts.add(Kind.RETIRED, version, life.since_us, reason, because=(newest,))
 
 
-def _first_champion(history: ModelHistory, policy: Policy, facts: _Facts) -> None:
+def _first_champion(history: ModelHistory, rule: PromotionRule, facts: _Facts) -> None:
     found = history.in_state(State.VALIDATED)
     if not found or history.pending is not None:
         return
     version = found[-1]
     since = history.versions[version].since_us
-    kind = Kind.APPROVAL_WANTED if policy.approval else Kind.PROMOTED
+    kind = Kind.APPROVAL_WANTED if rule.approval else Kind.PROMOTED
     facts.add(kind, version, since, "it passed its gates, and there is no champion yet", because=("first",))
 
 
-def _judge_challenger(verdict: Verdict, policy: Policy, facts: _Facts) -> None:
+def _judge_challenger(verdict: Verdict, rule: PromotionRule, facts: _Facts) -> None:
     pair, comparison = verdict.pair, verdict.comparison
     if comparison.decision is Decision.WAIT:
         return
     kind = Kind.REJECTED
     if comparison.decision is Decision.PROMOTE:
-        kind = Kind.APPROVAL_WANTED if policy.approval else Kind.PROMOTED
+        kind = Kind.APPROVAL_WANTED if rule.approval else Kind.PROMOTED
     facts.add(
         kind,
         pair.challenger,

@@ -18,20 +18,22 @@ from pathlib import Path
 from driftline.features.keys import partition_of
 from driftline.models.bundle import BundleError, activate, active_version, load_active
 from driftline.models.commands import answer
-from driftline.models.comparison import ComparisonRule, compare
+from driftline.models.comparison import compare
 from driftline.models.life_log import LifeCodec, LifeLog
 from driftline.models.lifecycle import ModelHistory, fold
 from driftline.models.model_event import ModelEvent
+from driftline.models.shadow import Shadow
 from driftline.models.tracking import Tracking
-from driftline.project import Project
+from driftline.project import Project, PromotionRule
 from driftline.runtime.clock import Clock
+from driftline.runtime.durations import DAY_US
 from driftline.runtime.errors import BadMessageError, RefusedError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.partitions import Partition, PartitionBatch
-from services.model_registry.decisions import BY, Policy, Verdict, adopt, decide, pairs_of
+from services.model_registry.decisions import BY, Verdict, adopt, decide, pairs_of
 from services.model_registry.outcomes import OutcomeFollower
 
 SERVICE = "model_registry"
@@ -64,8 +66,6 @@ class ModelRegistryPipeline:
         *,
         topic: str,
         partitions: int,
-        policy: Policy,
-        rule: ComparisonRule,
         ceiling: DeadLetterCeiling,
         health: Health,
         clock: Clock,
@@ -79,8 +79,6 @@ class ModelRegistryPipeline:
         self._tracking = tracking
         self._topic = topic
         self._partitions = partitions
-        self._policy = policy
-        self._rule = rule
         self._ceiling = ceiling
         self._health = health
         self._clock = clock
@@ -153,7 +151,7 @@ class ModelRegistryPipeline:
     def _reconcile(self) -> None:
         """Bring everything to what the log says (4.)."""
         histories = {name: self._history(name) for name in self._lives}
-        pairs = [pair for found in histories.values() for pair in pairs_of(found, self._policy)]
+        pairs = [pair for name, found in histories.items() for pair in pairs_of(found, self._rule(name))]
         shadow = self._outcomes.follow(pairs)
         for name, history in histories.items():
             life = self._lives[name]
@@ -161,18 +159,27 @@ class ModelRegistryPipeline:
                 continue
             facts = [*self._adopted(name, history), *life.owed.values()]
             if not facts:
-                verdicts = []
-                for pair in pairs:
-                    if pair.model == name and shadow is not None and pair in shadow.pairs:
-                        found = compare(shadow.closed(pair), self._rule)
-                        known = 0 if found.last_day is None else shadow.known_us(pair, found.last_day)
-                        verdicts.append(Verdict(pair=pair, comparison=found, known_us=known))
-                facts = decide(history, verdicts, self._policy, self._clock.now_us())
+                verdicts = [] if shadow is None else self._verdicts(history, shadow)
+                facts = decide(history, verdicts, self._rule(name), self._clock.now_us())
             self._send(life, facts)
             if not facts:
                 self._activate(name, history)
                 self._mirror(name, life, history)
         self._show(histories)
+
+    def _verdicts(self, history: ModelHistory, shadow: Shadow) -> list[Verdict]:
+        """Compare a model's pairs on the days that are closed, the challenger's first."""
+        rule, verdicts = self._rule(history.model), []
+        for pair in pairs_of(history, rule):
+            if pair in shadow.pairs:
+                first, closed = pair.start_us // DAY_US, shadow.closed_day(pair)
+                found = compare(shadow.closed(pair), rule.comparison, first_day=first, closed_day=closed)
+                known = 0 if found.last_day is None else shadow.known_us(pair, found.last_day)
+                verdicts.append(Verdict(pair=pair, comparison=found, known_us=known))
+        return verdicts
+
+    def _rule(self, name: str) -> PromotionRule:
+        return self._project.models[name].promotion
 
     def _adopted(self, name: str, history: ModelHistory) -> list[ModelEvent]:
         version = active_version(self._models_dir, name)

@@ -26,7 +26,7 @@ def main() -> int:
     signals, reports, requests = (
         topics.stream(name) for name in (DRIFT_SIGNALS, WINDOW_REPORTS, RETRAIN_REQUESTS)
     )
-    agents = TriggerAgents(project, settings.rule, requests=requests)
+    agents = TriggerAgents(project, requests=requests)
 
     def build(health: Health) -> ControlApp:
         app = ControlApp(settings, service=SERVICE, prefix=topics.prefix, health=health)

@@ -2,7 +2,7 @@
 
 | record | handler |
 |---|---|
-| drift signal | ``on_drift_signal``: one of level RETRAIN asks |
+| drift signal | ``on_drift_signal``: one of the level that the model's ``retrain:`` section names asks |
 | window report | ``on_window_report``: counts outcomes, moves the clock; schedule, volume and targets ask |
 | retrain request | ``on_retrain_request``: of whomever, starts the cooldown |
 
@@ -15,7 +15,6 @@ from typing import Any
 from driftline.control import Context
 from driftline.models.retraining import (
     RetrainRequest,
-    RetrainRule,
     Signal,
     Step,
     TriggerState,
@@ -34,27 +33,26 @@ BY = "retrain_trigger"
 class TriggerAgents:
     """The handlers of the retrain trigger."""
 
-    def __init__(self, project: Project, rule: RetrainRule, *, requests: str) -> None:
-        self._project = project
-        self._rule = rule
+    def __init__(self, project: Project, *, requests: str) -> None:
+        self._models = project.models
         self._requests = requests
 
     async def on_drift_signal(self, record: dict[str, Any], context: Context) -> None:
         """Answer a signal."""
         signal = Signal.of(record)
-        if signal.model in self._project.models:
-            step = on_signal(
-                self._state(signal.model, context), signal, self._rule, by=BY, at_us=context.timestamp_us
-            )
+        declared = self._models.get(signal.model)
+        if declared is not None:
+            state = self._state(signal.model, context)
+            step = on_signal(state, signal, declared.retrain, by=BY, at_us=context.timestamp_us)
             await self._take(signal.model, step, context)
 
     async def on_window_report(self, record: dict[str, Any], context: Context) -> None:
         """Count a closed window of outcomes."""
         window = Window.of(record)
-        if window is not None and window.model in self._project.models:
-            step = on_window(
-                self._state(window.model, context), window, self._rule, by=BY, at_us=context.timestamp_us
-            )
+        declared = None if window is None else self._models.get(window.model)
+        if window is not None and declared is not None:
+            state = self._state(window.model, context)
+            step = on_window(state, window, declared.retrain, by=BY, at_us=context.timestamp_us)
             await self._take(window.model, step, context)
 
     async def on_retrain_request(self, record: dict[str, Any], context: Context) -> None:

@@ -7,8 +7,7 @@ from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS, RETRAIN_REQUESTS
 from driftline.models.life_log import LifeCodec, LifeLog
-from driftline.models.retraining_job import JobRule, RetrainingJob
-from driftline.models.screening import ScreeningRule
+from driftline.models.retraining_job import RetrainingJob
 from driftline.models.tracking import Tracking, tracking_uri
 from driftline.project import Project
 from driftline.runtime.errors import ConfigurationError
@@ -37,10 +36,9 @@ def run_trainer(
     if schema_id is None:
         return
     tracking = Tracking(tracking_uri(settings.state), settings.state / "mlflow", project.name)
-    rule = JobRule(span_days=settings.span_days, screening=ScreeningRule(psi_refused=settings.psi_refused))
 
     def make_job(progress: Callable[[str], None]) -> RetrainingJob:
-        return RetrainingJob(project, settings.models, tracking, rule=rule, progress=progress)
+        return RetrainingJob(project, settings.models, tracking, progress=progress)
 
     consumer, sink = transactional_member(settings, topics, [requests], service=SERVICE, max_batch=1)
     pipeline = TrainerPipeline(

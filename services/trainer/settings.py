@@ -16,15 +16,3 @@ class TrainerSettings(StreamSettings):
         validation_alias="DRIFTLINE_TRAINER_MAX_MS",
         description="Longest that one training may take before the request is given to another process",
     )
-    span_days: int | None = Field(
-        default=None,
-        ge=2,
-        validation_alias="DRIFTLINE_TRAINER_SPAN_DAYS",
-        description="Days of history to learn from; unset: from where the champion's began",
-    )
-    psi_refused: float | None = Field(
-        default=None,
-        gt=0,
-        validation_alias="DRIFTLINE_TRAINER_PSI_REFUSED",
-        description="Drift against the last training set that stops a training; unset: never",
-    )

@@ -65,8 +65,6 @@ def supervisor(life: Life, state: Path) -> Iterator[Supervisor]:
         "DRIFTLINE_STATE": str(state),
         "DRIFTLINE_MODELS": str(state / "models"),
         "DRIFTLINE_LOG_FORMAT": "json",
-        "DRIFTLINE_COMPARISON_OUTCOMES": "100",
-        "DRIFTLINE_RETRAIN_COOLDOWN": "14d",
     }
     made = Supervisor(state, SERVICES, environment)
     made.start()

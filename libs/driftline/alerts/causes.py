@@ -5,7 +5,7 @@ A group is ``<prefix>/<model>/<kind>`` or ``<prefix>/services/<service>``. Kinds
 ========== ==================================================================================
 drift      a drift signal, whatever was measured: one problem per version and segment
 training   a training failed, or its data were refused
-promotion  a candidate was refused, or waits for a person
+promotion  a candidate was rejected or waits for a person, or a baseline won
 champion   the active version was pulled or rolled back
 activity   a promotion, for those who want to know
 ========== ==================================================================================
@@ -21,6 +21,7 @@ from driftline.alerts.alert import Severity, stable_id, to_iso
 from driftline.alerts.inputs import Cause, Clearance
 from driftline.alerts.rules import AlertRules
 from driftline.contracts.topics import DRIFT_SIGNALS, MODEL_EVENTS
+from driftline.models.model_event import evidence_of
 from driftline.runtime.clock import instant_us
 
 BY = "alerter"
@@ -41,6 +42,7 @@ _QUALITY_CHECKS = frozenset(
 )
 _LEVELS = {"WARNING": Severity.WARNING, "ALERT": Severity.CRITICAL, "RETRAIN": Severity.CRITICAL}
 _RUNBOOKS = "services/alerter/README.md"
+_BASELINE_WON = "BASELINE_WON"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ _EVENTS = {
     "REJECTED": _Happening(
         PROMOTION, Severity.WARNING, "candidate rejected", "The champion stays.", lasting=False
     ),
+    _BASELINE_WON: _Happening(
+        PROMOTION,
+        Severity.CRITICAL,
+        "a baseline won",
+        "The champion stays, a retrain would not help. Look at the features and the labels.",
+    ),
     "APPROVAL_WANTED": _Happening(
         PROMOTION,
         Severity.WARNING,
@@ -88,6 +96,8 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 #: What ends the wait for an approval of its own version.
 _ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
+#: What ends a baseline's win: a version that has passed the gates.
+_BEATS_BASELINES = "VALIDATED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,21 +168,24 @@ class Causes:
         if event["kind"] == "PROMOTED":
             # The old version's signals will not come back: it serves no more.
             found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
-        happening = _EVENTS.get(event["kind"])
+        if event["kind"] == _BEATS_BASELINES:
+            found.append(self._end(event, PROMOTION, problem=f"{_BASELINE_WON}|"))
+        name = _happening_of(event)
+        happening = _EVENTS.get(name)
         if happening is not None:
             at = instant_us(event["effective_at"])
             found.append(
                 Cause(
                     input_id=event["event_id"],
                     group=self.group(model, happening.kind),
-                    problem=f"{event['kind']}|{version}|",
-                    severity=self._severity(event["kind"], happening.kind, happening.severity),
+                    problem=f"{name}|{version}|",
+                    severity=self._severity(name, happening.kind, happening.severity),
                     source=MODEL_EVENTS,
                     model=model,
                     team=self._team(model),
                     title=f"{model}{f' {version}' if version else ''}: {happening.title}",
                     text=f"{to_iso(at)}, by {event['by']}: {event['reason']}. {happening.what_to_do}".strip(),
-                    runbook=self._runbook(event["kind"], happening.kind),
+                    runbook=self._runbook(name, happening.kind),
                     lasting=happening.lasting,
                     since=at,
                     happened_at=at,
@@ -271,6 +284,14 @@ class Causes:
 
     def _runbook(self, name: str, kind: str) -> str:
         return self.rules.runbooks.get(name) or self.rules.runbooks.get(kind) or f"{_RUNBOOKS}#{kind}"
+
+
+def _happening_of(event: Mapping[str, Any]) -> str:
+    """Return what an event is to people: a rejection of which a person must know at once is a baseline that won."""
+    if event["kind"] == "REJECTED" and evidence_of(event["evidence"]).get("alert") is True:
+        return _BASELINE_WON
+    kind: str = event["kind"]
+    return kind
 
 
 def kind_of_check(check: str) -> str:

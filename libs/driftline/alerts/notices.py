@@ -16,7 +16,7 @@ def plan(episode: Episode, routes: Iterable[Route], *, due: int, now_us: int) ->
         notice
         for route in routes
         if episode.status in route.tell
-        for notice in _notices_of(episode, route, due)
+        for notice in _notices_of(episode, route, due=due, now_us=now_us)
         if notice.notice_id not in known
     ]
     if not new:
@@ -24,7 +24,7 @@ def plan(episode: Episode, routes: Iterable[Route], *, due: int, now_us: int) ->
     return replace(episode, notices=(*episode.notices, *new), told=now_us)
 
 
-def _notices_of(episode: Episode, route: Route, due: int) -> list[Notice]:
+def _notices_of(episode: Episode, route: Route, *, due: int, now_us: int) -> list[Notice]:
     return [
         Notice(
             notice_id=notice_id(
@@ -41,6 +41,7 @@ def _notices_of(episode: Episode, route: Route, due: int) -> list[Notice]:
             severity=episode.severity,
             round=episode.round,
             due=due,
+            planned=now_us,
         )
         for target in range(len(route.urls))
     ]

@@ -42,7 +42,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A notification that is due, on its way, or done with. Its id is its idempotency key."""
+    """A notification that is due, on its way, or done with. Its id is its idempotency key.
+
+    ``planned`` is when it was written down, in the alerter's time; 0 where that is not known.
+    """
 
     notice_id: str
     route: str
@@ -51,6 +54,7 @@ class Notice:
     severity: Severity
     round: int
     due: int
+    planned: int = 0
     stage: Stage = Stage.WAITING
     attempt: int = 0
     boot: str = ""

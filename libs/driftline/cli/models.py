@@ -28,7 +28,7 @@ from driftline.contracts.wire import frame, split
 from driftline.models.commands import answer
 from driftline.models.life_log import LifeLog
 from driftline.models.lifecycle import ModelHistory, fold
-from driftline.models.model_event import Kind, ModelEvent
+from driftline.models.model_event import Kind, ModelEvent, TrainingCause
 from driftline.models.retraining import Cause, RetrainRequest, request
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import Project
@@ -158,6 +158,10 @@ def show_version(
         return
     console = Console()
     console.print(f"{history.model}@{version}: {row['state']}", style="bold", highlight=False)
+    cause = history.cause_of(version)
+    if cause is not None:
+        told = f"  trained because of {cause.cause} ({cause.cause_id}), asked for by {cause.requested_by}: {cause.reason}"
+        console.print(told, markup=False, highlight=False)
     for event in found:
         console.print(
             f"  {event['effective_at']}  {event['kind']} by {event['by']}: {event['reason']}", markup=False
@@ -184,15 +188,28 @@ def show_history(
             for one in history.reigns
         ]
         ignored = {one.event.event_id: one.why for one in history.ignored}
-        told = [{**_told(event), "ignored": ignored.get(event.event_id)} for event in history.events]
+        told = [
+            {
+                **_told(event),
+                "ignored": ignored.get(event.event_id),
+                "cause": None if (cause := _cause(history, event.version)) is None else cause.as_json(),
+            }
+            for event in history.events
+        ]
         _json({"model": history.model, "reigns": reigns, "events": told})
         return
     table = Table(title=f"{history.model}: {len(history.events)} events")
-    for heading in ("from", "what", "version", "by", "why"):
+    for heading in ("from", "what", "version", "cause", "by", "why"):
         table.add_column(heading, overflow="fold")
     for event in history.events:
+        cause = _cause(history, event.version)
         table.add_row(
-            _time(event.effective_us), event.kind.value, event.version or "", event.by, escape(event.reason)
+            _time(event.effective_us),
+            event.kind.value,
+            event.version or "",
+            "" if cause is None else cause.cause.lower(),
+            event.by,
+            escape(event.reason),
         )
     Console().print(table)
 
@@ -383,7 +400,7 @@ def _rows(history: ModelHistory) -> list[dict[str, Any]]:
     losses = {}
     for event in history.events:
         if event.kind is Kind.REGISTERED:
-            metrics = _evidence(event).get("metrics", {})
+            metrics = event.told.get("metrics", {})
             losses[event.version] = metrics.get("model", {}).get("log_loss")
     lives = sorted(history.versions.values(), key=lambda life: (life.since_us, life.version))
     return [
@@ -395,6 +412,7 @@ def _rows(history: ModelHistory) -> list[dict[str, Any]]:
             "data_until": None if life.data_until_us is None else _time(life.data_until_us),
             "log_loss": losses.get(life.version),
             "why": life.reason,
+            "cause": None if (cause := history.cause_of(life.version)) is None else cause.as_json(),
         }
         for life in lives
     ]
@@ -406,16 +424,12 @@ def _told(event: ModelEvent) -> dict[str, Any]:
         "effective_at": _time(event.effective_us),
         "at": _time(event.at_us),
         "data_until": None if event.data_until_us is None else _time(event.data_until_us),
-        "evidence": _evidence(event),
+        "evidence": event.told,
     }
 
 
-def _evidence(event: ModelEvent) -> dict[str, Any]:
-    try:
-        found = orjson.loads(event.evidence)
-    except orjson.JSONDecodeError:
-        return {"text": event.evidence}
-    return found if isinstance(found, dict) else {"value": found}
+def _cause(history: ModelHistory, version: str | None) -> TrainingCause | None:
+    return None if version is None else history.cause_of(version)
 
 
 def _instant(text: str) -> int:

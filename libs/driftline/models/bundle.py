@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from driftline.models.model_event import TrainingCause
 from driftline.runtime.errors import ConfigurationError
 
 MODEL_FILE = "model.onnx"
@@ -80,7 +81,10 @@ class Conversion(_Value):
 
 
 class BundleManifest(_Value):
-    """What a bundle is: its columns in order, where it comes from, what it is worth, its files' hashes."""
+    """What a bundle is: its columns in order, where it comes from, what it is worth, its files' hashes.
+
+    ``cause`` is None where a person trained it with ``driftline train``.
+    """
 
     format: Literal[1] = 1
     project: str
@@ -99,6 +103,7 @@ class BundleManifest(_Value):
     metrics: dict[str, Quality]
     conversion: Conversion
     environment: dict[str, str]
+    cause: TrainingCause | None = None
     files: dict[str, _Sha256]
 
     @property

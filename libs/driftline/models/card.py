@@ -23,6 +23,7 @@ def model_card(manifest: BundleManifest) -> str:
         manifest.description or "No description was declared.",
         "",
         f"Owner: {manifest.owner}. Trained {manifest.created_at} by driftline for the project `{manifest.project}`.",
+        _why(manifest),
         "",
         "## Use",
         "",
@@ -65,3 +66,10 @@ def model_card(manifest: BundleManifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _why(manifest: BundleManifest) -> str:
+    cause = manifest.cause
+    if cause is None:
+        return "A person trained it with `driftline train`."
+    return f"Cause: {cause.cause.lower()}, {cause.reason} (request `{cause.request_id}` by {cause.requested_by})."

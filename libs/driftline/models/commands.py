@@ -1,5 +1,7 @@
 """What follows from a person's command: one fact, or the reason why not. Pure, from a history to the next fact."""
 
+import json
+
 from driftline.models.lifecycle import PROMOTABLE, ModelHistory, State
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.runtime.errors import RefusedError
@@ -57,6 +59,7 @@ def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -
             kind = Kind.PULLED
         case kind:
             raise RefusedError(f"{kind} is a fact, not a command")
+    cause = history.cause_of(version)
     return ModelEvent(
         event_id=life_id(command.event_id, kind),
         model=history.model,
@@ -64,6 +67,7 @@ def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -
         kind=kind,
         cause_id=command.event_id,
         reason=command.reason or f"{command.by} asked for it",
+        evidence=json.dumps({} if cause is None else {"cause": cause.as_json()}),
         effective_us=change_instant(history, version, command.effective_us),
         by=by,
         at_us=at_us,

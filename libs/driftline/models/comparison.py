@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from driftline.models.outcomes import log_losses
-
-DAY_US = 86_400_000_000
+from driftline.project.life_rules import ComparisonRule
+from driftline.runtime.durations import DAY_US
 
 
 class Decision(StrEnum):
@@ -56,30 +56,12 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonRule:
-    """When it is decided, and how sure one must be.
-
-    Attributes
-    ----------
-    looks
-        Numbers of days after which a decision may fall, ascending.
-    alpha
-        Probability of promoting a challenger that is only as good, over all looks together.
-    minimum_outcomes
-        Fewer paired outcomes than this decide nothing before the last look.
-    """
-
-    looks: tuple[int, ...] = (7, 14, 21, 28)
-    alpha: float = 0.05
-    minimum_outcomes: int = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """How much better the challenger is, per outcome in nats, with its error over days.
 
-    ``p_better`` is the one-sided probability of such an advantage if there were none, ``p_worse`` of such a
-    disadvantage. ``lower`` and ``upper`` are each one-sided bounds at the level that was asked for.
+    ``p_better`` is the one-sided probability of such an advantage if it were the margin that was asked for (none, where
+    no margin was), ``p_worse`` of such a disadvantage if there were none. ``lower`` and ``upper`` are each one-sided
+    bounds at the level that was asked for.
     """
 
     days: int
@@ -135,7 +117,7 @@ def blocks_of(
     ]
 
 
-def measure(blocks: Sequence[Block], *, level: float = 0.05) -> Difference:
+def measure(blocks: Sequence[Block], *, level: float = 0.05, margin: float = 0.0) -> Difference:
     """Return the challenger's advantage over these days; with one day alone nothing is sure (infinite error).
 
     >>> blocks = [Block(day=d, rows=10, champion_loss=5.0, challenger_loss=4.0 + d / 10) for d in range(4)]
@@ -153,7 +135,9 @@ def measure(blocks: Sequence[Block], *, level: float = 0.05) -> Difference:
     error = math.inf
     if count > 1:
         error = math.sqrt(count / (count - 1) * float(((sums - mean * rows) ** 2).sum())) / total
-    lower, upper, p_better, p_worse = _student(mean, error, count - 1, level)
+    lower, upper = _bounds(mean, error, count - 1, level)
+    p_better, _ = _tails(mean - margin, error, count - 1)
+    _, p_worse = _tails(mean, error, count - 1)
     return Difference(
         days=count,
         outcomes=round(total),
@@ -168,35 +152,53 @@ def measure(blocks: Sequence[Block], *, level: float = 0.05) -> Difference:
     )
 
 
-def compare(blocks: Sequence[Block], rule: ComparisonRule) -> Comparison:
+def compare(
+    blocks: Sequence[Block],
+    rule: ComparisonRule,
+    *,
+    first_day: int | None = None,
+    closed_day: int | None = None,
+) -> Comparison:
     """Decide from the days that are closed, ascending. Days after the deciding look change nothing.
 
-    Promote where the advantage is significant at a look, reject where the disadvantage is, or where the last look
-    has found no advantage. Otherwise wait.
+    Promote where the advantage is significantly more than the margin at a look, reject where the disadvantage is
+    significant, or where the last look has found no such advantage. Otherwise wait, but not beyond the rule's limit.
+
+    Parameters
+    ----------
+    first_day
+        The day on which the comparison began, from which the limit counts; None: there is no limit.
+    closed_day
+        The newest day that is closed, with outcomes or without.
     """
+    end = None if first_day is None else first_day + rule.longest_days
+    blocks = [block for block in blocks if end is None or block.day < end]
     for number, look in enumerate(rule.looks, 1):
         if len(blocks) < look:
             break
         taken = blocks[:look]
         last = number == len(rule.looks)
         outcomes = sum(block.rows for block in taken)
-        if outcomes < max(rule.minimum_outcomes, 1):
+        if outcomes < max(rule.least_outcomes, 1):
             if last:
                 reason = (
-                    f"only {outcomes:,} paired outcomes in {look} days, {rule.minimum_outcomes:,} are needed"
+                    f"only {outcomes:,} paired outcomes in {look} days, {rule.least_outcomes:,} are needed"
                 )
                 return Comparison(decision=Decision.REJECT, reason=reason, last_day=taken[-1].day)
             continue
         level = look_level(rule.looks, rule.alpha)
-        found = measure(taken, level=level)
+        found = measure(taken, level=level, margin=rule.margin)
         decision = _decision(found, level, last=last)
         if decision is not Decision.WAIT:
-            reason = _explained(found, decision)
+            reason = _explained(found, decision, rule.margin)
             return Comparison(decision=decision, reason=reason, difference=found, last_day=taken[-1].day)
+    if end is not None and closed_day is not None and closed_day >= end - 1:
+        reason = f"not decided within {rule.longest_days} days: only {len(blocks)} of them have outcomes"
+        return Comparison(decision=Decision.REJECT, reason=reason, last_day=end - 1)
     return Comparison(
         decision=Decision.WAIT,
         reason=f"{len(blocks)} days are closed, the next look is after {_next_look(len(blocks), rule)}",
-        difference=measure(blocks) if sum(block.rows for block in blocks) > 0 else None,
+        difference=measure(blocks, margin=rule.margin) if sum(block.rows for block in blocks) > 0 else None,
     )
 
 
@@ -243,7 +245,7 @@ def _decision(found: Difference, level: float, *, last: bool) -> Decision:
     return Decision.WAIT
 
 
-def _explained(found: Difference, decision: Decision) -> str:
+def _explained(found: Difference, decision: Decision, margin: float) -> str:
     sizes = (
         f"log loss {found.challenger_log_loss:.4f} against the champion's {found.champion_log_loss:.4f} on "
         f"{found.outcomes:,} paired outcomes of {found.days} days"
@@ -252,21 +254,30 @@ def _explained(found: Difference, decision: Decision) -> str:
         return f"better: {sizes} (p {found.p_better:.2g})"
     if found.p_worse < found.p_better and found.mean < 0:
         return f"worse: {sizes} (p {found.p_worse:.2g})"
-    return f"not shown to be better: {sizes} (p {found.p_better:.2g})"
+    least = f" by more than {margin:g}" if margin else ""
+    return f"not shown to be better{least}: {sizes} (p {found.p_better:.2g})"
 
 
 def _next_look(days: int, rule: ComparisonRule) -> int:
     return next((look for look in rule.looks if look > days), rule.looks[-1])
 
 
-def _student(mean: float, error: float, freedom: int, level: float) -> tuple[float, float, float, float]:
+def _bounds(mean: float, error: float, freedom: int, level: float) -> tuple[float, float]:
+    """Return the lower and the upper bound of a mean, each one-sided."""
     if freedom < 1:
-        return -math.inf, math.inf, 1.0, 1.0
-    if error == 0:
-        return mean, mean, float(mean <= 0), float(mean >= 0)
+        return -math.inf, math.inf
     reach = float(stats.t.ppf(1 - level, freedom)) * error
+    return mean - reach, mean + reach
+
+
+def _tails(mean: float, error: float, freedom: int) -> tuple[float, float]:
+    """Return the probabilities of a mean at least as high, and at least as low, if the true one is zero."""
+    if freedom < 1:
+        return 1.0, 1.0
+    if error == 0:
+        return float(mean <= 0), float(mean >= 0)
     ratio = mean / error
-    return mean - reach, mean + reach, float(stats.t.sf(ratio, freedom)), float(stats.t.cdf(ratio, freedom))
+    return float(stats.t.sf(ratio, freedom)), float(stats.t.cdf(ratio, freedom))
 
 
 def _finite(value: float) -> float | None:

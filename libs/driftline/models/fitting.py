@@ -17,6 +17,7 @@ from driftline.models.bundle import BundleManifest, Decision, Quality, TrainingS
 from driftline.models.card import model_card
 from driftline.models.conversion import Columns, convert
 from driftline.models.data_profile import DATA_PROFILE_FILE, profile_rows
+from driftline.models.model_event import TrainingCause
 from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
 from driftline.models.quality import moving_average, quality
 from driftline.models.screening import Finding, screen_types
@@ -202,6 +203,7 @@ def write_version(
     *,
     version: str,
     created: datetime,
+    cause: TrainingCause | None = None,
     extra: Mapping[str, bytes] | None = None,
     progress: Progress = lambda _: None,
 ) -> BundleManifest:
@@ -248,6 +250,7 @@ def write_version(
         metrics=judged.metrics,
         conversion=proof,
         environment=environment(),
+        cause=cause,
         files={},
     )
     progress("reference for drift")

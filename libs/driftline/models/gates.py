@@ -15,8 +15,6 @@ from driftline.models.comparison import measure, paired_blocks
 
 #: Name of the model itself among its metrics; the others are baselines.
 MODEL = "model"
-#: With fewer rows that neither version has learnt from, the live comparison alone decides.
-LEAST_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +41,8 @@ class HeldBack:
     scores: NDArray[np.float64]
 
 
-def baseline_gate(metrics: Mapping[str, Quality]) -> Gate:
-    """Pass where the model's log loss is below that of every baseline in ``metrics``.
+def baseline_gate(metrics: Mapping[str, Quality], *, margin: float = 0.0) -> Gate:
+    """Pass where the model's log loss is below that of every baseline in ``metrics``, by more than ``margin`` nats.
 
     >>> worse, better = (Quality(auc=0.5, log_loss=loss, brier=0.2) for loss in (0.5, 0.4))
     >>> gate = baseline_gate({"model": worse, "moving_average": better})
@@ -54,10 +52,11 @@ def baseline_gate(metrics: Mapping[str, Quality]) -> Gate:
     own = metrics[MODEL].log_loss
     baselines = {name: found.log_loss for name, found in metrics.items() if name != MODEL}
     measured: dict[str, float | None] = {MODEL: own, **baselines}
-    winners = sorted((loss, name) for name, loss in baselines.items() if not own < loss)
+    winners = sorted((loss, name) for name, loss in baselines.items() if not own + margin < loss)
     if winners:
         loss, name = winners[0]
-        reason = f"the baseline {name.replace('_', ' ')} is as good or better: log loss {loss:.4f} against {own:.4f}"
+        verdict = f"not beaten by more than {margin:g}" if own < loss else "as good or better"
+        reason = f"the baseline {name.replace('_', ' ')} is {verdict}: log loss {loss:.4f} against {own:.4f}"
         return Gate(name="baselines", passed=False, reason=reason, alert=True, measured=measured)
     shown = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in baselines.items())
     return Gate(
@@ -73,12 +72,13 @@ def champion_gate(
     champion_scores: NDArray[np.float64] | None,
     *,
     champion_until_us: int | None = None,
-    least_rows: int = LEAST_ROWS,
+    least_rows: int,
+    margin: float = 0.0,
 ) -> Gate:
-    """Pass where the candidate's log loss is below the champion's on the same held-back rows.
+    """Pass where the candidate's log loss is below the champion's, by more than ``margin`` nats, on the same rows.
 
-    Rows before ``champion_until_us``, which the champion may have learnt from, do not count. Where too few rows are
-    left, or there is no champion that can score them (None), the gate is open: the live comparison decides then.
+    Rows before ``champion_until_us``, which the champion may have learnt from, do not count. Where fewer than
+    ``least_rows`` are left, or there is no champion that can score them (None), the gate is open: the live comparison decides then.
     """
     name = "champion"
     if champion_scores is None:
@@ -94,7 +94,8 @@ def champion_gate(
         held_back.as_of_us[fair], held_back.labels[fair], champion_scores[fair], held_back.scores[fair]
     )
     found = measure(blocks)
-    passed = found.mean > 0
+    passed = found.mean > margin
+    least = f" by more than {margin:g}" if margin else ""
     reason = (
         f"log loss {found.challenger_log_loss:.4f} against the champion's {found.champion_log_loss:.4f} on "
         f"{rows:,} held-back rows"
@@ -102,6 +103,6 @@ def champion_gate(
     return Gate(
         name=name,
         passed=passed,
-        reason=("better: " if passed else "not better: ") + reason,
+        reason=("better: " if passed else f"not better{least}: ") + reason,
         measured=found.as_json(),
     )

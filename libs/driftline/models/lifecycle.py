@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from driftline.models.model_event import Kind, ModelEvent
+from driftline.models.model_event import Kind, ModelEvent, TrainingCause
 
 
 class State(StrEnum):
@@ -140,6 +140,11 @@ class ModelHistory:
         """Return the versions in a state, the one that came to it last at the end."""
         lives = [life for life in self.versions.values() if life.state is state]
         return [life.version for life in sorted(lives, key=lambda life: (life.since_us, life.version))]
+
+    def cause_of(self, version: str) -> TrainingCause | None:
+        """Return why a version was trained; None where a person did it, or nothing is known of it."""
+        own = (event for event in self.events if event.version == version and not event.kind.is_command)
+        return next((found for event in own if (found := TrainingCause.of(event.told)) is not None), None)
 
     def _newest(self, state: State) -> str | None:
         found = self.in_state(state)

@@ -1,11 +1,12 @@
 """One record of ``model-events``: a fact or a command in a model's life, and the ids that they have."""
 
+import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from driftline.runtime.clock import instant_us
 
@@ -45,6 +46,33 @@ COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, K
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCause:
+    """Why a version was trained: the retrain request that it answers.
+
+    ``cause`` is a kind (``DRIFT``, ``SCHEDULE`` and so on), ``cause_id`` names the signal, slot or person's request.
+    Bundles carry it in their manifest, model events in their evidence.
+    """
+
+    request_id: str
+    cause: str
+    cause_id: str
+    reason: str
+    requested_by: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, evidence: Mapping[str, Any]) -> Self | None:
+        """Return the cause that an event's evidence holds; None where it holds none."""
+        found = evidence.get("cause")
+        if not isinstance(found, dict) or set(found) != set(cls.__slots__):
+            return None
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEvent:
     """One record of ``model-events``. Times are microseconds since the epoch, UTC; ``evidence`` is JSON."""
 
@@ -76,6 +104,11 @@ class ModelEvent:
             "at": self.at_us,
         }
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The evidence, read; ``{"text": ...}`` or ``{"value": ...}`` where it is no JSON object."""
+        return evidence_of(self.evidence)
+
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "ModelEvent":
         """Return the event of a decoded record."""
@@ -93,6 +126,19 @@ class ModelEvent:
             by=record["by"],
             at_us=instant_us(record["at"]),
         )
+
+
+def evidence_of(text: str) -> dict[str, Any]:
+    """Return evidence as the object that it should be.
+
+    >>> evidence_of('{"alert": true}'), evidence_of("a word"), evidence_of("[1]")
+    ({'alert': True}, {'text': 'a word'}, {'value': [1]})
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return {"text": text}
+    return found if isinstance(found, dict) else {"value": found}
 
 
 def life_id(*cause: str | int) -> str:

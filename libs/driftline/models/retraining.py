@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from driftline.models.model_event import life_id
+from driftline.models.model_event import TrainingCause, life_id
+from driftline.project.life_rules import RetrainRule
 from driftline.runtime.clock import instant_us
 from driftline.runtime.durations import format_duration
 
-DAY_US = 86_400_000_000
 #: Checks of a signal that are about accuracy itself, or about the value.
 _ACCURACY = frozenset(
     {"log_loss", "brier", "auc", "calibration", "error_rate", "adwin", "page_hinkley", "ddm"}
@@ -77,6 +77,17 @@ class RetrainRequest:
         )
 
     @property
+    def training_cause(self) -> TrainingCause:
+        """What the version that answers this request carries to the end of its life."""
+        return TrainingCause(
+            request_id=self.request_id,
+            cause=self.cause.value,
+            cause_id=self.cause_id,
+            reason=self.reason,
+            requested_by=self.requested_by,
+        )
+
+    @property
     def version(self) -> str:
         """The name of the version that this request makes, however often it is worked on.
 
@@ -101,31 +112,6 @@ def request(
         requested_by=by,
         requested_us=at_us,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrainRule:
-    """What asks for a retrain.
-
-    Attributes
-    ----------
-    cooldown_us
-        Event time after a request in which nothing but a person makes another.
-    every_us
-        A schedule's period, its slots counted from the epoch in UTC; None: no schedule.
-    volume
-        New labelled rows since the last request that ask for one; None: not by volume.
-    target_log_loss, target_value
-        Log loss above which, and value per prediction below which, the model is not good enough, whatever it was in
-        training; None: no such target. Measured over ``target_windows`` closed windows of outcomes.
-    """
-
-    cooldown_us: int = 14 * DAY_US
-    every_us: int | None = None
-    volume: int | None = None
-    target_log_loss: float | None = None
-    target_value: float | None = None
-    target_windows: int = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +204,8 @@ Step = tuple[TriggerState, RetrainRequest | None]
 
 
 def on_signal(state: TriggerState, signal: Signal, rule: RetrainRule, *, by: str, at_us: int) -> Step:
-    """Answer a drift signal: one of level RETRAIN asks for a retrain on what was known when its window ended."""
-    if signal.level != "RETRAIN":
+    """Answer a drift signal: one of the rule's level asks for a retrain on what was known when its window ended."""
+    if not rule.drift.asks(signal.level):
         return state, None
     made = request(
         signal.cause,

@@ -12,7 +12,7 @@ again after a crash makes the same version: before the bundle is written it star
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from driftline.models.gates import Gate, HeldBack, baseline_gate, champion_gate
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.retraining import RetrainRequest
 from driftline.models.scoring import Scorer
-from driftline.models.screening import Bounds, ScreeningReport, ScreeningRule, screen
+from driftline.models.screening import Bounds, ScreeningReport, screen
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project
@@ -59,14 +59,6 @@ class TrainingCancelledError(DriftlineError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRule:
-    """How a retrain is done. ``span_days`` None: from where the champion's training began, else all there is."""
-
-    span_days: int | None = None
-    screening: ScreeningRule = field(default_factory=ScreeningRule)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What a new version's facts stand on, as its bundle keeps it."""
 
@@ -82,7 +74,7 @@ class Evidence:
 
 
 class RetrainingJob:
-    """Works on requests of one project.
+    """Works on requests of one project, as its models' ``retrain:`` and ``promotion:`` sections say.
 
     ``progress`` is called with each step in words; whatever it raises ends the job between two steps.
     """
@@ -93,20 +85,18 @@ class RetrainingJob:
         models_dir: Path,
         tracking: Tracking,
         *,
-        rule: JobRule | None = None,
         clock: Clock | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._project = project
         self._models_dir = models_dir
         self._tracking = tracking
-        self._rule = rule or JobRule()
         self._clock = clock or SystemClock()
         self._progress = progress
 
     def started(self, request: RetrainRequest) -> ModelEvent:
         """Return the fact that the training has begun."""
-        return self._fact(request, Kind.TRAINING_STARTED, request.reason, {"cause": request.cause.value})
+        return self._fact(request, Kind.TRAINING_STARTED, request.reason, {})
 
     def run(self, request: RetrainRequest) -> list[ModelEvent]:
         """Do all that a request asks for, and return the facts in order.
@@ -121,7 +111,7 @@ class RetrainingJob:
         try:
             return self._run(request)
         except (ConfigurationError, TrainingCancelledError) as error:
-            return [self._fact(request, Kind.TRAINING_FAILED, str(error), {"cause": request.cause.value})]
+            return [self._fact(request, Kind.TRAINING_FAILED, str(error), {})]
 
     def _run(self, request: RetrainRequest) -> list[ModelEvent]:
         model = declared_model(self._project, request.model)
@@ -133,7 +123,7 @@ class RetrainingJob:
         gathered = gather(
             self._project,
             model,
-            start=self._start(request, champion),
+            start=_start(request, model, champion),
             until_us=request.data_until_us,
             known_by_us=request.data_until_us - 1,
             progress=self._progress,
@@ -142,7 +132,6 @@ class RetrainingJob:
         report = self._screened(model, gathered, champion)
         if report.refused:
             told = {
-                "cause": request.cause.value,
                 "alert": True,
                 "screening": report.as_json(),
                 "text": report.text(),
@@ -170,17 +159,12 @@ class RetrainingJob:
             estimators[judged.name],
             version=request.version,
             created=datetime.fromtimestamp(self._clock.now_us() / 1e6, tz=UTC),
+            cause=request.training_cause,
             extra={EVIDENCE_FILE: _json(evidence)},
             progress=self._progress,
         )
         self._tracking.register(model.name, request.version, folder, runs[judged.name])
         return self._facts(request, load_bundle(folder))
-
-    def _start(self, request: RetrainRequest, champion: Bundle | None) -> date:
-        until = moment(request.data_until_us).date()
-        if self._rule.span_days is not None:
-            return until - timedelta(days=self._rule.span_days)
-        return moment(text_us(champion.manifest.training.start)).date() if champion else _EVER
 
     def _screened(
         self, model: ModelDeclaration, gathered: Gathered, champion: Bundle | None
@@ -194,7 +178,7 @@ class RetrainingJob:
             before=before,
             before_name=champion.manifest.version if champion is not None else None,
             bounds=_bounds(model),
-            rule=self._rule.screening,
+            rule=model.retrain.screening,
             types=gathered.types,
         )
 
@@ -206,7 +190,15 @@ class RetrainingJob:
         if champion is not None:
             scores = champion_scores(champion, rows, model.numeric_columns)
             until = text_us(champion.manifest.training.end)
-        return [baseline_gate(judged.metrics), champion_gate(held_back, scores, champion_until_us=until)]
+        rule = model.promotion
+        against_champion = champion_gate(
+            held_back,
+            scores,
+            champion_until_us=until,
+            least_rows=rule.least_held_back,
+            margin=rule.comparison.margin,
+        )
+        return [baseline_gate(judged.metrics, margin=rule.baseline_margin), against_champion]
 
     def _record(
         self, request: RetrainRequest, gathered: Gathered, judged: Judged, estimators: Mapping[str, Any]
@@ -271,12 +263,19 @@ class RetrainingJob:
             kind=kind,
             cause_id=request.request_id,
             reason=reason,
-            evidence=json.dumps(evidence, default=str),
+            evidence=json.dumps({"cause": request.training_cause.as_json(), **evidence}, default=str),
             data_until_us=request.data_until_us,
             effective_us=request.data_until_us,
             by=BY,
             at_us=self._clock.now_us(),
         )
+
+
+def _start(request: RetrainRequest, model: ModelDeclaration, champion: Bundle | None) -> date:
+    """Return the first day to learn from."""
+    if model.retrain.span_days is not None:
+        return moment(request.data_until_us).date() - timedelta(days=model.retrain.span_days)
+    return moment(text_us(champion.manifest.training.start)).date() if champion else _EVER
 
 
 def champion_scores(champion: Bundle, rows: Rows, numeric_names: Sequence[str]) -> NDArray[np.float64] | None:

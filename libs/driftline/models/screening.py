@@ -27,6 +27,7 @@ from driftline.models.data_profile import (
 from driftline.models.training_set import Rows
 from driftline.monitoring.statistics import aligned, psi
 from driftline.project.declaration import InputType, ModelDeclaration
+from driftline.project.life_rules import ScreeningRule
 
 #: A bound that was learnt from fewer values says little.
 _LEARNT_FROM = 200
@@ -45,35 +46,6 @@ class Bounds:
 
     least: float | None = None
     most: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScreeningRule:
-    """From where on something is odd or wrong. Shares are of the rows.
-
-    Attributes
-    ----------
-    least_rows
-        Fewer rows teach nothing.
-    missing_rise
-        Rise of a column's missing share over the last training set that stops the training.
-    outside_share
-        Share outside of the last range that is a warning.
-    duplicate_share
-        Share of repeated request ids that stops the training; any is a warning.
-    label_odds
-        Factor by which the odds of the label may have changed.
-    psi_warning, psi_refused
-        Population stability index against the last training set; None never stops the training.
-    """
-
-    least_rows: int = 200
-    missing_rise: float = 0.3
-    outside_share: float = 0.01
-    duplicate_share: float = 0.01
-    label_odds: float = 3.0
-    psi_warning: float = 0.25
-    psi_refused: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftline.features.event_columns import float_inputs, micros
-from driftline.models.comparison import DAY_US, Block, blocks_of
+from driftline.models.comparison import Block, blocks_of
 from driftline.models.outcomes import log_losses
 from driftline.models.scoring import Scorer
+from driftline.runtime.durations import DAY_US
 
 _CORRECTED = "CORRECTED"
 
@@ -81,6 +82,10 @@ class PairedOutcomes:
             if block.rows > 0 and (day + 1) * DAY_US + self.horizon_us <= mark_us
         ]
 
+    def closed_day(self, mark_us: int | None) -> int | None:
+        """Return the newest complete day, with outcomes or without; None before every partition was heard of."""
+        return None if mark_us is None else (mark_us - self.horizon_us) // DAY_US - 1
+
     def known_us(self, day: int) -> int:
         """Return the instant from which a day can be known to be complete."""
         return (day + 1) * DAY_US + self.horizon_us
@@ -123,6 +128,10 @@ class Shadow:
     def closed(self, pair: Pair) -> list[Block]:
         """Return a pair's complete days; none before every partition was heard of."""
         return self._pairs[pair].closed(self.mark_us)
+
+    def closed_day(self, pair: Pair) -> int | None:
+        """Return a pair's newest complete day, with outcomes or without; None before every partition was heard of."""
+        return self._pairs[pair].closed_day(self.mark_us)
 
     def known_us(self, pair: Pair, day: int) -> int:
         """Return the instant from which a pair's day can be known to be complete."""

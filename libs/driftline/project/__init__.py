@@ -12,9 +12,19 @@ from driftline.project.declaration import (
     Payoff,
     Project,
 )
+from driftline.project.life_rules import (
+    AskingLevel,
+    ComparisonRule,
+    Promotion,
+    PromotionRule,
+    RetrainRule,
+    ScreeningRule,
+)
 from driftline.project.loading import load_project
 
 __all__ = [
+    "AskingLevel",
+    "ComparisonRule",
     "DecisionRule",
     "EventType",
     "InputField",
@@ -25,5 +35,9 @@ __all__ = [
     "Never",
     "Payoff",
     "Project",
+    "Promotion",
+    "PromotionRule",
+    "RetrainRule",
+    "ScreeningRule",
     "load_project",
 ]

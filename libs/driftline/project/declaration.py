@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.features import Entity, FeatureView
+from driftline.project.life_rules import PromotionRule, RetrainRule
 
 
 class InputType(StrEnum):
@@ -144,6 +145,8 @@ class ModelDeclaration:
     #: A feature column that serves as the moving-average baseline: the label's recent mean, as it was served.
     baseline: str | None = None
     monitor: MonitorRule = field(default_factory=MonitorRule)
+    promotion: PromotionRule = field(default_factory=PromotionRule)
+    retrain: RetrainRule = field(default_factory=RetrainRule)
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from driftline.alerts.rules import AlertRules
 from driftline.features import FeatureView
@@ -22,6 +22,7 @@ from driftline.project.declaration import (
     Payoff,
     Project,
 )
+from driftline.project.life_sections import Duration, PromotionSection, RetrainSection
 from driftline.project.modules import load_module
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
@@ -70,11 +71,11 @@ _STREAMS = frozenset(
         *("retrain-requests", "model-events", "alerts", "alert-inputs", "dead-letters"),
     }
 )
+_UNKNOWN_KEY = "there is no such key; mend its spelling, or remove it"
 _NUMERIC = {"int", "long", "float", "double"}
 
 
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
-_Duration = Annotated[str, AfterValidator(lambda text: (parse_duration_us(text), text)[1])]
 _T = TypeVar("_T")
 _V = TypeVar("_V")
 
@@ -98,7 +99,7 @@ class _Input(_Strict):
 
 
 class _Label(_Strict):
-    horizon: _Duration
+    horizon: Duration
     key: str | None = None
     never: Never = Never.EXCLUDE
     description: str = ""
@@ -110,8 +111,8 @@ class _Payoff(_Strict):
 
 
 class _Monitor(_Strict):
-    window: _Duration = "1d"
-    grace: _Duration = "1h"
+    window: Duration = "1d"
+    grace: Duration = "1h"
     damage_windows: int = Field(default=7, ge=1, le=60)
     least_windows: int = Field(default=5, ge=1, le=60)
     alert_log_loss: float | None = 0.02
@@ -141,6 +142,8 @@ class _Model(_Strict):
     segments: list[str] = []
     baseline: str | None = None
     monitor: _Monitor = _Monitor()
+    promotion: PromotionSection = PromotionSection()
+    retrain: RetrainSection = RetrainSection()
 
 
 class _File(_Strict):
@@ -149,8 +152,8 @@ class _File(_Strict):
     description: str = ""
     features: str = "features.py"
     history: str | None = None
-    future_skew: _Duration = "5m"
-    max_jump: _Duration | None = None
+    future_skew: Duration = "5m"
+    max_jump: Duration | None = None
     alerts: AlertRules = Field(default_factory=AlertRules)
     events: dict[_Name, _EventType]
     models: dict[_Name, _Model] = {}
@@ -173,6 +176,7 @@ def load_project(folder: Path) -> Project:
         declared = _File.model_validate(yaml.safe_load(path.read_text()))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(_explain(path, error)) from error
+    _check_history(path, declared)
     event_types = _each(
         lambda item: _event_type(folder, item[0], item[1]), declared.events.items(), lambda found: found.name
     )
@@ -219,7 +223,8 @@ def _each(check: Callable[[_T], _V], items: Iterable[_T], name: Callable[[_V], s
 def _explain(path: Path, error: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> str:
     if isinstance(error, ValidationError):
         return "\n".join(
-            f"{path}: {'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            f"{path}: {'.'.join(str(part) for part in problem['loc']) or 'the file'}: "
+            + (_UNKNOWN_KEY if problem["type"] == "extra_forbidden" else problem["msg"])
             for problem in error.errors()
         )
     return f"{path}: {error}"
@@ -356,8 +361,11 @@ def _model(
         segments=tuple(spec.segments),
         baseline=spec.baseline,
         monitor=_monitor(spec.monitor),
+        promotion=spec.promotion.rule(),
+        retrain=spec.retrain.rule(),
     )
     _check_loop(path, declared)
+    _check_retrain(path, declared)
     return declared
 
 
@@ -408,6 +416,36 @@ def _check_loop(path: Path, model: ModelDeclaration) -> None:
         raise ConfigurationError(
             f"{where}: baseline {model.baseline!r} is no feature column (view__feature) of it"
         )
+
+
+def _check_retrain(path: Path, model: ModelDeclaration) -> None:
+    """Check that what asks for a retrain can be measured."""
+    where = f"{path}: models.{model.name}.retrain"
+    rule = model.retrain
+    measured = {
+        "volume": rule.volume,
+        "target_log_loss": rule.target_log_loss,
+        "target_value": rule.target_value,
+    }
+    asked = [name for name, limit in measured.items() if limit is not None]
+    if asked and model.label is None:
+        raise ConfigurationError(
+            f"{where}.{asked[0]}: nothing comes back to measure it on; declare the model's `label:`, or remove it"
+        )
+    if rule.target_value is not None and not model.value:
+        raise ConfigurationError(
+            f"{where}.target_value: the model declares no value; declare its `value:`, or remove it"
+        )
+
+
+def _check_history(path: Path, declared: _File) -> None:
+    """Check that a model which is to be trained anew has a past to learn from."""
+    for name, model in declared.models.items():
+        if declared.history is None and model.retrain.model_fields_set:
+            raise ConfigurationError(
+                f"{path}: models.{name}.retrain: the project has no `history:`, so nothing can be trained; "
+                "name its Python file, or remove the section"
+            )
 
 
 def _check_request_names(path: Path, project: Project) -> None:

@@ -2,8 +2,10 @@
 
 import re
 
-_UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-_UNITS_US["w"] = 7 * _UNITS_US["d"]
+#: A day in UTC, in microseconds.
+DAY_US = 86_400_000_000
+_UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY_US}
+_UNITS_US["w"] = 7 * DAY_US
 _PATTERN = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 
 

@@ -76,6 +76,20 @@ ROWS_TOO_LATE = Counter(
 )
 DRIFT_SIGNALS = Counter("driftline_drift_signals", "Drift signals sent.", ["model", "level"])
 
+# Alerts
+ALERTS_OPEN = Gauge("driftline_alerts_open", "Alerts that are not over, silenced ones too.", ["severity"])
+NOTIFICATIONS = Counter(
+    "driftline_notifications",
+    "Attempts to notify a channel: delivered, retried (failed, tried again), given_up, unknown (killed on its way).",
+    ["route", "channel", "outcome"],
+)
+NOTIFICATION_SECONDS = Histogram(
+    "driftline_notification_seconds",
+    "Time from the decision to notify to the delivery, with grouping, quiet hours and retries.",
+    ["route", "channel"],
+    buckets=(0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0),
+)
+
 # Archive
 ARCHIVED_ROWS = Counter("driftline_archived_rows", "Records that stand in the archive.", ["topic"])
 ARCHIVED_BAD = Counter(

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from prometheus_client.parser import text_string_to_metric_families
 
 from driftline.alerts.alert import Alert, AlertStatus
 from driftline.alerts.inputs import ALERT_INPUT, Input, input_of
@@ -103,6 +105,16 @@ class Alerter:
         except (OSError, ValueError):
             return False
         return self.process is not None and written["pid"] == self.process.pid and is_ready(written["port"])
+
+    def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Return what /metrics says of alerts: values by name and labels' values (in the order of their names)."""
+        written = json.loads((self.state / "run" / f"{INSTANCE}.json").read_text())
+        text = httpx.get(f"http://127.0.0.1:{written['port']}/metrics", trust_env=False).text
+        return {
+            (sample.name, tuple(sample.labels[name] for name in sorted(sample.labels))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
 
     def kill(self) -> None:
         """kill -9."""

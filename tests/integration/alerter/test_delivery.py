@@ -97,6 +97,29 @@ def test_a_channel_that_fails_is_tried_again_with_the_same_key_and_holds_up_no_o
     assert len(failed) == 2 + 1 + 4
     assert secret not in alerter.log.read_text()
     assert secret not in repr(alerter.alerts()) + repr(alerter.inputs())
+
+    def counted() -> bool:
+        return alerter.metrics().get(("driftline_alerts_open", ("CRITICAL",))) == 2
+
+    wait_for(counted, explain=alerter.explain)
+    found = alerter.metrics()
+    attempts = {
+        (route, outcome): int(value)
+        for (name, labels), value in found.items()
+        if name == "driftline_notifications_total"
+        for _, outcome, route in [labels]
+    }
+    assert attempts == {
+        ("hook", "retried"): 2,
+        ("hook", "delivered"): 2,
+        ("mail", "retried"): 1,
+        ("mail", "delivered"): 2,
+        ("never", "retried"): 3,
+        ("never", "given_up"): 1,
+    }
+    assert found["driftline_notification_seconds_count", ("json", "hook")] == 2
+    assert found["driftline_notification_seconds_sum", ("json", "hook")] >= 0.3  # two pauses of .2 s at least
+    assert secret not in repr(found)
     failures["/never"] = 0
     alerter.signal("s2", model="other")
     ended = alerter.wait_newest(AlertStatus.RESOLVED)

@@ -23,7 +23,6 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import DEAD_LETTERS, MODEL_EVENTS, RETRAIN_REQUESTS, Topics
 from driftline.contracts.wire import frame
-from driftline.models.comparison import DAY_US
 from driftline.models.fitting import declared_model, gather, midnight_us
 from driftline.models.life_log import LifeLog
 from driftline.models.lifecycle import ModelHistory, fold
@@ -34,6 +33,7 @@ from driftline.models.tracking import Tracking, tracking_uri
 from driftline.models.training import train
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import Project, load_project
+from driftline.runtime.durations import DAY_US
 from driftline.runtime.health import Health
 from driftline.runtime.settings import PlatformSettings
 from tests.unit.models_life.market import START, TURN, ask, write_market

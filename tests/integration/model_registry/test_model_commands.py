@@ -83,7 +83,15 @@ def test_a_life_on_the_command_line(life: Life, prepared: Prepared, models: Call
         prepared.champion,
     ]
     assert told["reigns"][0]["since"] == f"{TURN} 00:00:00Z"
-    assert "ROLLED_BACK" in models("history", MODEL)
+    causes = {one["version"]: one["cause"] for one in told["events"]}
+    assert causes[prepared.champion] is None
+    assert (causes[challenger]["cause"], causes[challenger]["reason"]) == ("DRIFT", "log loss rose")
+    table = models("history", MODEL)
+    assert "ROLLED_BACK" in table
+    assert "drift" in table
+    assert "trained because of DRIFT (s1), asked for by test: log loss rose" in models(
+        "show", challenger, MODEL
+    )
     with pytest.raises(RefusedError, match="has no version 'unheard'"):
         models("show", "unheard", MODEL)
 

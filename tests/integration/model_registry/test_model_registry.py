@@ -3,13 +3,14 @@
 import json
 import threading
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from driftline.models.bundle import active_version
 from driftline.models.lifecycle import State
 from driftline.models.model_event import Kind
 from driftline.models.tracking import Tracking, tracking_uri
+from driftline.project import Project, Promotion
 from driftline.runtime.health import Health
 from services.model_registry.assembly import run_model_registry
 from services.model_registry.settings import ModelRegistrySettings
@@ -18,14 +19,19 @@ from tests.integration.model_registry.market_life import MODEL, Life, Prepared, 
 UNTIL = date(2024, 4, 10)
 
 
-def registry(life: Life, **more: Any) -> AbstractContextManager[Health]:
-    given = {"minimum_outcomes": 100, **more}
-    settings = life.settings(ModelRegistrySettings, "model_registry-0", **given)
+def registry(life: Life, project: Project | None = None) -> AbstractContextManager[Health]:
+    settings = life.settings(ModelRegistrySettings, "model_registry-0")
 
     def run(health: Health, stop: threading.Event) -> None:
-        run_model_registry(settings, life.project, health=health, stop=stop)
+        run_model_registry(settings, project or life.project, health=health, stop=stop)
 
     return running(run, "model_registry")
+
+
+def by_approval(project: Project) -> Project:
+    model = project.models[MODEL]
+    asking = replace(model, promotion=replace(model.promotion, by=Promotion.APPROVAL))
+    return replace(project, models={**project.models, MODEL: asking})
 
 
 def test_a_challenger_that_proves_better_is_promoted_once_and_can_be_rolled_back(
@@ -50,6 +56,7 @@ def test_a_challenger_that_proves_better_is_promoted_once_and_can_be_rolled_back
     assert evidence["difference"]["days"] == 7
     assert evidence["difference"]["outcomes"] == 420
     assert event.cause_id == prepared.facts[0].cause_id
+    assert evidence["cause"] == prepared.facts[0].told["cause"]
     assert promoted.ignored == ()
     assert tracking.champion(MODEL) == challenger
 
@@ -74,7 +81,7 @@ def test_a_challenger_that_proves_better_is_promoted_once_and_can_be_rolled_back
 
 def test_with_approval_a_person_has_the_last_word(life: Life, prepared: Prepared) -> None:
     challenger = prepared.facts[0].version or ""
-    with registry(life, promotion="approval"):
+    with registry(life, by_approval(life.project)):
         life.wait(lambda found: found.champion == prepared.champion)
         life.event(*prepared.facts)
         life.outcomes(UNTIL, date(2024, 4, 25))

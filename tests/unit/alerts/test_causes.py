@@ -91,11 +91,29 @@ def test_model_events_that_people_hear_of(kind: str, group: str, severity: Sever
     assert "better than the champion" in found.text
 
 
-@pytest.mark.parametrize(
-    "kind", ["TRAINING_STARTED", "VALIDATED", "CHALLENGER", "RETIRED", "PROMOTE", "PULL"]
-)
+@pytest.mark.parametrize("kind", ["TRAINING_STARTED", "CHALLENGER", "RETIRED", "PROMOTE", "PULL"])
 def test_model_events_that_nobody_needs_to_hear_of(kind: str) -> None:
     assert model_event(kind) == []
+
+
+def test_a_baseline_that_won_is_critical_until_a_version_passes_the_gates() -> None:
+    won = model_event("REJECTED", event_id="e1", evidence='{"alert": true, "gate": "baselines"}')
+    (found,) = [one for one in won if isinstance(one, Cause)]
+    assert (found.group, found.severity, found.lasting) == (
+        "flights/lateness/promotion", Severity.CRITICAL, True,
+    )  # fmt: skip
+    assert found.title == "lateness 20130611T000000Z-4d5e6f: a baseline won"
+    book = Book(rules=rules()).tell(*won, *model_event("REGISTERED", event_id="e2", version="v3")[1:])
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(*model_event("VALIDATED", event_id="e3", version="v3"))
+    assert book.last.status is AlertStatus.RESOLVED
+
+
+@pytest.mark.parametrize("evidence", ['{"alert": false}', "{}", '"alert"', "nonsense"])
+def test_another_rejection_is_a_warning(evidence: str) -> None:
+    found = model_event("REJECTED", evidence=evidence)[-1]
+    assert isinstance(found, Cause)
+    assert (found.severity, found.lasting) == (Severity.WARNING, False)
 
 
 def test_a_refusal_answers_the_wait_and_is_told_itself() -> None:

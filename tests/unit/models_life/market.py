@@ -27,6 +27,8 @@ models:
       colour: {type: string}
     decision: {threshold: 0.5, above: returned, below: kept}
     label: {horizon: 1d}
+    promotion: {least_outcomes: 100}
+    retrain: {cooldown: 14d}
   overfitted:
     module: overfitted.py
     entities: [shop]

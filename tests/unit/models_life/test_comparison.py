@@ -1,6 +1,7 @@
 """Promotion by evidence: differences by day, looks at fixed days, few false promotions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,18 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from driftline.models.comparison import (
-    DAY_US,
-    Block,
-    ComparisonRule,
-    Decision,
-    compare,
-    look_level,
-    measure,
-    paired_blocks,
-)
+from driftline.models.comparison import Block, Decision, compare, look_level, measure, paired_blocks
+from driftline.project import ComparisonRule
+from driftline.runtime.durations import DAY_US
 
-RULE = ComparisonRule(looks=(7, 14, 21, 28), alpha=0.05, minimum_outcomes=100)
+RULE = ComparisonRule(looks=(7, 14, 21, 28), alpha=0.05, least_outcomes=100)
 
 
 def days(advantages: list[float], rows: int = 50) -> list[Block]:
@@ -105,6 +99,38 @@ def test_few_outcomes_decide_nothing_until_the_end() -> None:
     found = compare(blocks, RULE)
     assert found.decision is Decision.REJECT
     assert "only 28 paired outcomes" in found.reason
+
+
+def test_an_advantage_within_the_margin_is_no_promotion() -> None:
+    blocks = days([0.03, 0.04, 0.02, 0.05, 0.03, 0.04, 0.03] * 4)
+    assert compare(blocks, replace(RULE, margin=0.03)).decision is Decision.PROMOTE
+    found = compare(blocks, replace(RULE, margin=0.04))
+    assert found.decision is Decision.REJECT
+    assert found.reason.startswith("not shown to be better by more than 0.04: ")
+    assert found.difference is not None
+    assert found.difference.days == 28  # an advantage is no disadvantage: it is looked at to the end
+    assert found.difference.p_worse > 0.99
+
+
+def test_the_margin_is_the_tests_null_hypothesis() -> None:
+    means = np.random.default_rng(1).normal(0.01, 0.02, 20)
+    found = measure(days(means.tolist()), margin=0.004)
+    assert found.p_better == pytest.approx(stats.ttest_1samp(means, 0.004, alternative="greater").pvalue)
+    assert found.p_worse == pytest.approx(stats.ttest_1samp(means, 0.0, alternative="less").pvalue)
+
+
+def test_a_comparison_without_outcomes_ends_at_its_limit() -> None:
+    rule = replace(RULE, limit_days=30)
+    blocks = [replace(block, day=100 + 5 * block.day) for block in days([0.03] * 8)]
+    waiting = compare(blocks[:6], rule, first_day=100, closed_day=128)
+    assert waiting.decision is Decision.WAIT
+    found = compare(blocks[:6], rule, first_day=100, closed_day=129)
+    assert found.decision is Decision.REJECT
+    assert found.reason == "not decided within 30 days: only 6 of them have outcomes"
+    assert found.last_day == 129
+    assert compare(blocks, rule, first_day=100, closed_day=140) == found  # what comes later changes nothing
+    assert compare(blocks[:7], replace(rule, limit_days=31), first_day=100).decision is Decision.PROMOTE
+    assert RULE.longest_days == 56
 
 
 def test_the_same_model_is_never_promoted() -> None:

@@ -8,10 +8,11 @@ from driftline.models.comparison import Comparison, Decision
 from driftline.models.lifecycle import ModelHistory, State, fold
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.shadow import Pair
-from services.model_registry.decisions import Policy, Verdict, adopt, decide, pairs_of
+from driftline.project import Promotion, PromotionRule
+from services.model_registry.decisions import Verdict, adopt, decide, pairs_of
 from tests.unit.models.conftest import make_manifest
 
-PLAIN, ASKING = Policy(), Policy(approval=True)
+PLAIN, ASKING = PromotionRule(), PromotionRule(by=Promotion.APPROVAL)
 
 
 def event(kind: Kind, version: str, at: int, until: int | None = None) -> ModelEvent:
@@ -65,7 +66,9 @@ def test_the_challenger_is_compared_on_what_neither_knew() -> None:
         (Decision.WAIT, PLAIN, State.CHALLENGER, "v1"),
     ],
 )
-def test_a_comparison_becomes_a_fact(decision: Decision, policy: Policy, state: State, champion: str) -> None:
+def test_a_comparison_becomes_a_fact(
+    decision: Decision, policy: PromotionRule, state: State, champion: str
+) -> None:
     history = with_challenger()
     verdicts = [verdict(decision, pairs_of(history, policy)[0])]
     facts = decide(history, verdicts, policy, at_us=1)
@@ -95,7 +98,7 @@ def test_a_new_champion_is_watched_and_rolled_back_where_the_former_is_better() 
     found = after(history, decide(history, [verdict(Decision.PROMOTE, pair)], PLAIN, at_us=1))
     assert found.champion == "v1"
     assert found.state_of("v2") is State.ROLLED_BACK
-    assert pairs_of(history, Policy(watch=False)) == []
+    assert pairs_of(history, PromotionRule(watch=False)) == []
 
 
 def test_at_most_one_decision_changes_the_champion() -> None:
@@ -117,7 +120,7 @@ def test_a_newer_challenger_takes_the_place_of_the_older() -> None:
 
 
 @pytest.mark.parametrize(("policy", "state"), [(PLAIN, State.CHAMPION), (ASKING, State.PENDING)])
-def test_the_first_version_needs_no_comparison(policy: Policy, state: State) -> None:
+def test_the_first_version_needs_no_comparison(policy: PromotionRule, state: State) -> None:
     history = fold("returns", trained("v1", 10, challenger=False))
     found = after(history, decide(history, [], policy, at_us=1))
     assert found.state_of("v1") is state

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from driftline.models.comparison import ComparisonRule, Decision, compare, paired_blocks
+from driftline.models.comparison import Decision, compare, paired_blocks
 from driftline.models.fitting import Gathered, candidates_of, columns_of, gather, midnight_us
 from driftline.models.gates import HeldBack, champion_gate
 from driftline.models.training_set import Rows
-from driftline.project import load_project
+from driftline.project import ComparisonRule, load_project
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 PROJECT = load_project(FLIGHTS)
@@ -69,5 +69,5 @@ def test_evidence_decides_on_real_flights(flights: Gathered) -> None:
     candidate = Version(rows, us(7), split)
     held = rows.take((rows.as_of_us >= split) & (rows.label_known_us < us(10)))
     part = HeldBack(as_of_us=held.as_of_us, labels=held.labels, scores=candidate.scores(held))
-    gate = champion_gate(part, june.scores(held), champion_until_us=us(6, 11))
+    gate = champion_gate(part, june.scores(held), champion_until_us=us(6, 11), least_rows=500)
     assert not gate.passed, gate.reason

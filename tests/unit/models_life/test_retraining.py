@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,10 +14,8 @@ from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.topics import schemas_folder
 from driftline.models.retraining import (
-    DAY_US,
     Cause,
     RetrainRequest,
-    RetrainRule,
     Signal,
     TriggerState,
     Window,
@@ -25,6 +24,8 @@ from driftline.models.retraining import (
     on_window,
     request,
 )
+from driftline.project import AskingLevel, RetrainRule
+from driftline.runtime.durations import DAY_US
 
 RULE = RetrainRule(cooldown_us=14 * DAY_US)
 
@@ -69,6 +70,21 @@ def test_causes_are_told_apart() -> None:
 def test_lesser_signals_ask_for_nothing() -> None:
     for level in ("WARNING", "ALERT", "RESOLVED"):
         assert ask(TriggerState(), signal(1, level=level)) == (TriggerState(), None)
+
+
+@pytest.mark.parametrize(
+    ("asking", "enough"),
+    [
+        (AskingLevel.WARNING, {"WARNING", "ALERT", "RETRAIN"}),
+        (AskingLevel.ALERT, {"ALERT", "RETRAIN"}),
+        (AskingLevel.RETRAIN, {"RETRAIN"}),
+        (AskingLevel.NEVER, set()),
+    ],
+)
+def test_the_rule_says_which_signals_ask(asking: AskingLevel, enough: set[str]) -> None:
+    rule = replace(RULE, drift=asking)
+    levels = {"WARNING", "ALERT", "RETRAIN", "RESOLVED", "NEVER"}
+    assert {level for level in levels if ask(TriggerState(), signal(1, level=level), rule)[1]} == enough
 
 
 def test_nothing_is_asked_for_again_before_the_cooldown_is_over() -> None:

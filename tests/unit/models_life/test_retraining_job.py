@@ -2,18 +2,26 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from driftline.models.bundle import active_version, load_active, load_bundle, versions
+from driftline.alerts.alert import Alert, AlertStatus, Severity
+from driftline.alerts.causes import Causes
+from driftline.alerts.rules import AlertRules
+from driftline.alerts.state import GroupState
+from driftline.contracts.project_schemas import platform_schema
+from driftline.contracts.record_codec import RecordCodec
+from driftline.models.bundle import activate, active_version, load_active, load_bundle, versions
+from driftline.models.commands import answer
+from driftline.models.comparison import Comparison, Decision
 from driftline.models.fitting import declared_model, gather
 from driftline.models.lifecycle import State, fold
-from driftline.models.model_event import Kind, ModelEvent
+from driftline.models.model_event import Kind, ModelEvent, TrainingCause
 from driftline.models.retraining_job import (
-    JobRule,
     RetrainingJob,
     TrainingCancelledError,
     calibration_curve,
@@ -21,8 +29,10 @@ from driftline.models.retraining_job import (
 )
 from driftline.models.tracking import Tracking, tracking_uri
 from driftline.models.training import train
-from driftline.project import Project, load_project
+from driftline.project import Project, PromotionRule, ScreeningRule, load_project
 from driftline.runtime.clock import ManualClock
+from services.model_registry.decisions import Verdict, adopt, decide, pairs_of
+from tests.unit.alerts.scenes import Book
 from tests.unit.models_life.market import START, TURN, ask, day_us, write_market
 
 UNTIL = day_us(2024, 4, 25)
@@ -184,16 +194,112 @@ def test_a_baseline_that_wins_blocks_and_is_told(job: RetrainingJob, models: Pat
     assert active_version(models, "overfitted") is None
 
 
-def test_the_span_is_the_champions_unless_a_setting_says_otherwise(
-    project: Project, models: Path, tmp_path: Path
+def with_rules(project: Project, *, promotion: PromotionRule | None = None, **retrain: Any) -> Project:
+    """The project with other rules for its model ``returns``."""
+    model = project.models["returns"]
+    changed = replace(
+        model, retrain=replace(model.retrain, **retrain), promotion=promotion or model.promotion
+    )
+    return replace(project, models={**project.models, "returns": changed})
+
+
+def run_with(project: Project, models: Path, state: Path, name: str) -> list[ModelEvent]:
+    """Work on a request beside a copy of the champion."""
+    champion = active_version(models, "returns") or ""
+    copy(models / "returns" / champion, state / "models" / "returns" / champion)
+    activate(state / "models", "returns", champion)
+    tracking = Tracking(tracking_uri(state), state / "mlflow", project.name)
+    return RetrainingJob(project, state / "models", tracking).run(ask(UNTIL, name))
+
+
+def test_the_span_is_the_champions_unless_the_model_says_otherwise(
+    project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
 ) -> None:
-    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    assert facts[0].told["training"]["start"] == str(START)
+    short = run_with(with_rules(project, span_days=30), models, tmp_path, "short")
+    assert short[0].told["training"]["start"] == "2024-03-26"
+
+
+def test_margins_and_screening_are_the_models_own(project: Project, models: Path, tmp_path: Path) -> None:
+    rule = project.models["returns"].promotion
+    margin = replace(rule, comparison=replace(rule.comparison, margin=0.9))
+    found = run_with(with_rules(project, promotion=margin), models, tmp_path / "a", "margin")
+    assert kinds(found) == [Kind.REGISTERED, Kind.REJECTED]
+    assert "not better by more than 0.9" in found[1].reason
+    assert found[1].told["alert"] is False
+    strict = with_rules(project, screening=ScreeningRule(least_rows=100_000))
+    refused = run_with(strict, models, tmp_path / "b", "rows")
+    assert kinds(refused) == [Kind.DATA_REFUSED]
+    assert "100,000 are needed" in refused[0].reason
+
+
+def test_the_cause_is_known_to_the_end(job: RetrainingJob, facts: list[ModelEvent], models: Path) -> None:
+    """From the request over the bundle and every fact to the promotion, by evidence or by a person."""
+    asked = ask(UNTIL)
+    cause = asked.training_cause
+    assert (cause.cause, cause.cause_id, cause.requested_by) == ("DRIFT", "s1", "test")
+    bundle = load_bundle(models / "returns" / asked.version)
+    assert bundle.manifest.cause == cause
+    assert (
+        f"Cause: drift, log loss rose (request `{asked.request_id}` by test)."
+        in (bundle.path / "card.md").read_text()
+    )
+    told = [job.started(asked), *facts]
+    assert {TrainingCause.of(fact.told) for fact in told} == {cause}
+
     champion = load_active(models, "returns")
-    short = RetrainingJob(project, models, tracking, rule=JobRule(span_days=12))
-    plain = RetrainingJob(project, models, tracking)
-    assert short._start(ask(UNTIL), champion) == date(2024, 4, 13)
-    assert plain._start(ask(UNTIL), champion) == START
-    assert plain._start(ask(UNTIL), None) < START
+    assert champion is not None
+    assert champion.manifest.cause is None
+    adopted = adopt(fold("returns", told), champion.manifest, at_us=1)
+    history = fold("returns", [*adopted, *told])
+    assert history.cause_of(champion.manifest.version) is None
+    assert history.cause_of(asked.version) == cause
+
+    (pair,) = pairs_of(history, PromotionRule())
+    comparison = Comparison(decision=Decision.PROMOTE, reason="better: ...")
+    verdict = Verdict(pair=pair, comparison=comparison, known_us=UNTIL)
+    (promoted,) = decide(history, [verdict], PromotionRule(), at_us=1)
+    assert promoted.kind is Kind.PROMOTED
+    assert promoted.cause_id == asked.request_id
+    assert TrainingCause.of(promoted.told) == cause
+    assert promoted.told["champion"] == champion.manifest.version
+
+    command = ModelEvent(
+        event_id="c1", model="returns", version=asked.version, kind=Kind.PROMOTE, reason="", effective_us=UNTIL,
+        by="ann", at_us=1,
+    )  # fmt: skip
+    by_hand = answer(history, command, by="model_registry", at_us=1)
+    assert by_hand is not None
+    assert by_hand.cause_id == "c1"
+    assert TrainingCause.of(by_hand.told) == cause
+
+
+def alerts_of(facts: list[ModelEvent]) -> list[Alert]:
+    """What the alerter makes of facts, as they come off their topic."""
+    codec = RecordCodec(platform_schema("model_event"))
+    causes = Causes(prefix="market", team="ops")
+    groups: dict[str, Book] = {}
+    for fact in facts:
+        for found in causes.of_model_event(codec.decode(codec.encode(fact.record()))):
+            state = GroupState(group=found.group)
+            groups.setdefault(found.group, Book(rules=AlertRules(), state=state)).tell(found)
+    return [alert for book in groups.values() for alert in book.alerts]
+
+
+def test_a_winning_baseline_is_a_critical_alert(job: RetrainingJob) -> None:
+    (alert,) = alerts_of(job.run(ask(UNTIL, model="overfitted")))
+    assert (alert.group, alert.status) == ("market/overfitted/promotion", AlertStatus.FIRING)
+    assert alert.severity is Severity.CRITICAL
+    assert "a baseline won" in alert.title
+    assert "the baseline" in alert.text
+
+
+def test_refused_data_are_a_critical_alert(job: RetrainingJob) -> None:
+    (alert,) = alerts_of(job.run(ask(day_us(2024, 5, 20), "s2")))
+    assert (alert.group, alert.status) == ("market/returns/training", AlertStatus.FIRING)
+    assert alert.severity is Severity.CRITICAL
+    assert "training data refused" in alert.title
+    assert "basket is -1 in" in alert.text
 
 
 def test_what_cannot_be_trained_is_a_fact(project: Project, models: Path, job: RetrainingJob) -> None:

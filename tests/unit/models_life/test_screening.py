@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from driftline.features import Entity
 from driftline.models.data_profile import DataProfile, profile_rows
-from driftline.models.screening import Bounds, ScreeningReport, ScreeningRule, Severity, screen, screen_types
+from driftline.models.screening import Bounds, ScreeningReport, Severity, screen, screen_types
 from driftline.models.training_set import Rows
-from driftline.project import DecisionRule, InputField, InputType, ModelDeclaration
+from driftline.project import DecisionRule, InputField, InputType, ModelDeclaration, ScreeningRule
 
 NUMERIC, CATEGORICAL = ("total", "temperature"), ("shop",)
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import outcome_schema
 from driftline.models.bundle import load_bundle
-from driftline.models.comparison import DAY_US, Block, paired_blocks
+from driftline.models.comparison import Block, paired_blocks
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import Pair, PairedOutcomes, Shadow, score_logged
 from driftline.project import Project, load_project
+from driftline.runtime.durations import DAY_US
 from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from driftline.project import load_project
+from driftline.project import (
+    AskingLevel,
+    ComparisonRule,
+    Promotion,
+    PromotionRule,
+    RetrainRule,
+    ScreeningRule,
+    load_project,
+)
+from driftline.runtime.durations import DAY_US
 from driftline.runtime.errors import ConfigurationError
 
 Edit = Callable[[str], str]
@@ -177,4 +186,101 @@ def test_a_schema_that_is_no_record_is_told(folder: Path, content: str) -> None:
 def test_a_declaration_that_is_no_mapping_is_told(folder: Path, content: str) -> None:
     (folder / "driftline.yaml").write_text(content)
     with pytest.raises(ConfigurationError, match=r"driftline\.yaml: "):
+        load_project(folder)
+
+
+def write_returns(folder: Path, *, history: bool = True, **change: object) -> None:
+    """The project with a past and labels, and a change of its model."""
+    returns = {**declared()["models"]["returns"], "label": {"horizon": "1d"}, **change}  # type: ignore[index]
+    past = {"history": "history.py"} if history else {}
+    write(folder, models={"returns": returns}, **past)
+
+
+def test_a_model_without_sections_has_the_rules_defaults(folder: Path) -> None:
+    model = load_project(folder).models["returns"]
+    assert model.promotion == PromotionRule()
+    assert model.retrain == RetrainRule()
+
+
+def test_promotion_and_retrain_are_declared_per_model(folder: Path) -> None:
+    write_returns(
+        folder,
+        value={"returned": {"positive": 1, "negative": 0}, "kept": {"positive": 0, "negative": 1}},
+        promotion={
+            "by": "approval",
+            "looks": [5, 10],
+            "confidence": 0.9,
+            "margin": 0.01,
+            "least_outcomes": 50,
+            "limit": "3w",
+            "least_held_back": 40,
+            "baseline_margin": 0.02,
+            "watch": False,
+        },
+        retrain={
+            "drift": "ALERT",
+            "cooldown": "7d",
+            "every": "30d",
+            "volume": 900,
+            "target_log_loss": 0.4,
+            "target_value": -1,
+            "target_windows": 3,
+            "span": "90d",
+            "screening": {"psi_refused": 0.5},
+        },
+    )
+    model = load_project(folder).models["returns"]
+    comparison = ComparisonRule(looks=(5, 10), alpha=0.1, margin=0.01, least_outcomes=50, limit_days=21)
+    assert model.promotion == PromotionRule(
+        by=Promotion.APPROVAL, comparison=comparison, least_held_back=40, baseline_margin=0.02, watch=False
+    )
+    assert model.retrain == RetrainRule(
+        drift=AskingLevel.ALERT,
+        cooldown_us=7 * DAY_US,
+        every_us=30 * DAY_US,
+        volume=900,
+        target_log_loss=0.4,
+        target_value=-1,
+        target_windows=3,
+        span_days=90,
+        screening=ScreeningRule(psi_refused=0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"promotion": {"by": "vote"}}, r"returns\.promotion\.by: .*'automatic' or 'approval'"),
+        ({"promotion": {"looks": [14, 7]}}, r"promotion\.looks: .*write ascending numbers of days"),
+        ({"promotion": {"looks": [1]}}, r"promotion\.looks: .*from 2 on"),
+        ({"promotion": {"looks": []}}, r"promotion\.looks: .*from 2 on"),
+        ({"promotion": {"confidence": 95}}, r"promotion\.confidence: .*less than 1"),
+        ({"promotion": {"margin": -0.1}}, r"promotion\.margin: .*greater than or equal to 0"),
+        ({"promotion": {"limit": "36h"}}, r"promotion\.limit: .*whole days; write one like 28d"),
+        (
+            {"promotion": {"limit": "20d"}},
+            r"promotion: .*limit: 20d ends before the last look, after 28 days",
+        ),
+        ({"promotion": {"alpha": 0.1}}, r"promotion\.alpha: there is no such key"),
+        ({"retrain": {"drift": "alert"}}, r"retrain\.drift: .*'WARNING', 'ALERT', 'RETRAIN' or 'NEVER'"),
+        ({"retrain": {"cooldown": "soon"}}, r"retrain\.cooldown: .*'soon' is not a duration; write"),
+        ({"retrain": {"every": "7d"}}, r"retrain: .*every: 7d is shorter than the cooldown of 14d"),
+        ({"retrain": {"span": "1d"}}, r"retrain\.span: .*too short to learn from.*2d or more"),
+        ({"retrain": {"volume": 0}}, r"retrain\.volume: .*greater than or equal to 1"),
+        ({"retrain": {"screening": {"missing": 1}}}, r"retrain\.screening\.missing: there is no such key"),
+        ({"retrain": {"target_value": 1}}, r"retrain\.target_value: .*declare its `value:`"),
+        ({"retrain": {"volume": 9}, "label": None}, r"models\.returns\.retrain\.volume: .*`label:`"),
+    ],
+)
+def test_a_wrong_section_is_told_with_its_key(
+    folder: Path, change: dict[str, object], complaint: str
+) -> None:
+    write_returns(folder, **change)
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_project(folder)
+
+
+def test_without_a_past_a_retrain_is_told_to_be_impossible(folder: Path) -> None:
+    write_returns(folder, history=False, retrain={"cooldown": "7d"})
+    with pytest.raises(ConfigurationError, match=r"models\.returns\.retrain: the project has no `history:`"):
         load_project(folder)
