@@ -3,14 +3,24 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import data_plane, freshness, http_path
-from benchmarks.comparison import Result
+from benchmarks import (
+    data_plane,
+    drift_evaluation,
+    freshness,
+    http_path,
+    monitoring_path,
+    profile_cost,
+    training_set_path,
+)
+from benchmarks.comparison import Comparison, Result
+from benchmarks.data_plane import Bench
 from driftline.embedded import EmbeddedStack
 
 REPORT = Path(".driftline/bench/latest.json")
@@ -24,24 +34,39 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000, help="events in the topic")
     arguments = parser.parse_args()
     console = Console(width=120)
-    with (
-        tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder,
-        EmbeddedStack(Path(folder)) as stack,
-    ):
-        bench = data_plane.prepare(stack.environment, Path(folder), arguments.rows, console)
-        comparisons = [
-            *data_plane.comparisons(bench),
-            *http_path.comparisons(bench),
-            *freshness.comparisons(bench),
-        ]
-        chosen = [
-            one
-            for one in comparisons
-            if not arguments.names or any(name in one.name for name in arguments.names)
-        ]
-        results = [one.run(arguments.runs, console) for one in chosen]
-        bench.close()
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder, ExitStack() as closing:
+        ends: list[Callable[[], None]] = []
+        closing.callback(lambda: [end() for end in ends])
+        bench = Bench(folder=Path(folder), rows=arguments.rows)
+        alone = chosen(
+            [
+                *profile_cost.comparisons(),
+                *drift_evaluation.comparisons(REPORT.parent, ends),
+                *training_set_path.comparisons(),
+            ],
+            arguments.names,
+        )
+        served = chosen(
+            [
+                *data_plane.comparisons(bench),
+                *monitoring_path.comparisons(bench),
+                *http_path.comparisons(bench),
+                *freshness.comparisons(bench),
+            ],
+            arguments.names,
+        )
+        results = [one.run(arguments.runs, console) for one in alone]
+        if served:
+            stack = closing.enter_context(EmbeddedStack(Path(folder)))
+            closing.callback(bench.close)
+            data_plane.prepare(bench, stack.environment, console)
+            results += [one.run(arguments.runs, console) for one in served]
     report(results, console)
+
+
+def chosen(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Comparison]:
+    """Return the comparisons that are named by a part of their names; all where nothing is named."""
+    return [one for one in comparisons if not names or any(name in one.name for name in names)]
 
 
 def report(results: Iterable[Result], console: Console) -> None:

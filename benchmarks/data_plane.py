@@ -44,10 +44,10 @@ _READY_SECONDS = 60.0
 class Bench:
     """What the lines share: servers, loaded topics, service processes that run while one line needs them."""
 
-    environment: dict[str, str]
     folder: Path
     rows: int
-    project: Project
+    project: Project = field(default_factory=lambda: load_project(PROJECT))
+    environment: dict[str, str] = field(default_factory=dict)
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     count: int = 0
 
@@ -108,10 +108,10 @@ def create_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
     admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
 
 
-def prepare(environment: dict[str, str], folder: Path, rows: int, console: Console) -> Bench:
-    """Create topics, register schemas, load events, write a model."""
-    project = load_project(PROJECT)
-    bench = Bench(environment=environment, folder=folder, rows=rows, project=project)
+def prepare(bench: Bench, environment: dict[str, str], console: Console) -> None:
+    """Take the running servers: create topics, register schemas, load events, write a model."""
+    bench.environment.update(environment)
+    project, folder, rows = bench.project, bench.folder, bench.rows
     create_topics({"bootstrap.servers": bench.bootstrap}, project, bench.topics)
     with SchemaRegistry(environment["SCHEMA_REGISTRY_URL"]) as registry:
         ids = registry.register_project(project, bench.topics)
@@ -122,7 +122,6 @@ def prepare(environment: dict[str, str], folder: Path, rows: int, console: Conso
     for name in ("echo-source", "echo", "round-trip"):
         create_topic(bench.bootstrap, name)
     _load_requests(bench, ids[bench.topics.prediction_requests])
-    return bench
 
 
 def _load_requests(bench: Bench, schema_id: int) -> None:
@@ -224,7 +223,7 @@ def predicted_per_second(bench: Bench) -> float:
     settings = PredictorSettings.model_validate(given)
     group = f"{bench.topics.prefix}.predictor"
     place = TopicPartition(bench.topics.prediction_requests, 0, 0)
-    _rewind(bench.bootstrap, group, place)
+    rewind(bench.bootstrap, group, [place])
     watch = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": group})
     stop = threading.Event()
     predictor = Predictor(settings, bench.project, Health("predictor", settings.instance))
@@ -253,17 +252,18 @@ def predicted_per_second(bench: Bench) -> float:
         watch.close()
 
 
-def _rewind(bootstrap: str, group: str, place: TopicPartition) -> None:
-    """Set a group's offset once the last run's member, which as a static one does not leave, has timed out."""
+def rewind(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
+    """Set a group's offsets once the last run's member, which as a static one does not leave, has timed out."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     until = time.monotonic() + _READY_SECONDS
     while time.monotonic() < until:
-        request = ConsumerGroupTopicPartitions(group, [place])
-        (answer,) = admin.alter_consumer_group_offsets([request])[group].result(30).topic_partitions
-        if answer.error is None:
+        request = ConsumerGroupTopicPartitions(group, places)
+        answers = admin.alter_consumer_group_offsets([request])[group].result(30).topic_partitions
+        errors = [answer.error for answer in answers if answer.error is not None]
+        if not errors:
             return
         time.sleep(0.2)
-    raise TimeoutError(f"{group} still has members: {answer.error}")
+    raise TimeoutError(f"{group} still has members: {errors[0]}")
 
 
 def _fill_store(bench: Bench) -> None:

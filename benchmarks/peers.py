@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 HEADER = 5  # magic byte and schema id
 
 
-def _consumer(bootstrap: str, group: str) -> Consumer:
+def consumer(bootstrap: str, group: str) -> Consumer:
+    """Return a bare consumer of committed records, to be assigned by hand."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -28,11 +29,11 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
 def consume_and_decode(bootstrap: str, topic: str, rows: int, schema: dict[str, Any]) -> float:
     """R: consume and decode record by record with fastavro. Rows a second, after the first batch."""
     parsed = fastavro.parse_schema(schema)
-    consumer = _consumer(bootstrap, "bench-r")
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    reader = consumer(bootstrap, "bench-r")
+    reader.assign([TopicPartition(topic, 0, 0)])
     seen, begun = 0, 0.0
     while seen < rows:
-        messages = consumer.consume(10_000, 1.0)
+        messages = reader.consume(10_000, 1.0)
         if not begun and messages:
             begun = time.perf_counter()
             rows_before = len(messages)
@@ -42,15 +43,15 @@ def consume_and_decode(bootstrap: str, topic: str, rows: int, schema: dict[str, 
             fastavro.schemaless_reader(io.BytesIO(value[HEADER:]), parsed)
         seen += len(messages)
     seconds = time.perf_counter() - begun
-    consumer.close()
+    reader.close()
     del rows_before
     return seen / seconds
 
 
 def transactional_echo(bootstrap: str, source: str, target: str, rows: int, batch: int = 10_000) -> float:
     """Consume, produce the same bytes and commit, one transaction a batch. Rows a second."""
-    consumer = _consumer(bootstrap, "bench-echo")
-    consumer.assign([TopicPartition(source, 0, 0)])
+    reader = consumer(bootstrap, "bench-echo")
+    reader.assign([TopicPartition(source, 0, 0)])
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -63,7 +64,7 @@ def transactional_echo(bootstrap: str, source: str, target: str, rows: int, batc
     producer.init_transactions()
     seen, begun = 0, 0.0
     while seen < rows:
-        messages = consumer.consume(batch, 1.0)
+        messages = reader.consume(batch, 1.0)
         if not messages:
             continue
         begun = begun or time.perf_counter()
@@ -73,36 +74,36 @@ def transactional_echo(bootstrap: str, source: str, target: str, rows: int, batc
         last = messages[-1].offset()
         assert last is not None
         producer.send_offsets_to_transaction(
-            [TopicPartition(source, 0, last + 1)], consumer.consumer_group_metadata()
+            [TopicPartition(source, 0, last + 1)], reader.consumer_group_metadata()
         )
         producer.commit_transaction()
         seen += len(messages)
     seconds = time.perf_counter() - begun
-    consumer.close()
+    reader.close()
     return seen / seconds
 
 
 def produce_to_consume(bootstrap: str, topic: str, value: bytes, events: int, pace: float) -> list[float]:
     """Seconds from produce() to the same record in a bare consumer, one by one at a pace (seconds)."""
-    consumer = _consumer(bootstrap, "bench-round-trip")
+    reader = consumer(bootstrap, "bench-round-trip")
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "acks": "all"})
-    low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0))
+    low, high = reader.get_watermark_offsets(TopicPartition(topic, 0))
     del low
-    consumer.assign([TopicPartition(topic, 0, high)])
-    consumer.poll(0.5)
+    reader.assign([TopicPartition(topic, 0, high)])
+    reader.poll(0.5)
     waits = []
     for _ in range(events):
         begun = time.perf_counter()
         producer.produce(topic, value, partition=0)
         producer.poll(0)
         while True:
-            message = consumer.poll(1.0)
+            message = reader.poll(1.0)
             if message is not None and message.error() is None:
                 break
         waits.append(time.perf_counter() - begun)
         time.sleep(pace)
     producer.flush()
-    consumer.close()
+    reader.close()
     return waits
 
 

@@ -23,10 +23,10 @@ local prefix, side, place = ARGV[1], ARGV[2], ARGV[3]
 local expected, ttl, places = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local JOINED, CORRECTED, NEVER, CONFIRMED = 0, 1, 2, 3
 local NAMES = { 'joined', 'corrected', 'never', 'confirmed' }
-local found = {}
+local found, counts = {}, {}
 
 local function key(name) return prefix .. name end
-local function count(name, by) redis.call('HINCRBY', key('n'), name, by or 1) end
+local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
 local function same(a, b) return a == b or (a ~= a and b ~= b) end
 local function header(value) return struct.unpack('>ddd', value) end
 
@@ -67,8 +67,12 @@ local function claim(id, value, label, known, label_id, cause)
     before = last.label
   end
   local entry = struct.pack('>ddddBc0Bc0', label, known, before, kind, #label_id, label_id, #cause, cause)
-  redis.call('APPEND', key('c:' .. id), entry)
-  redis.call('EXPIRE', key('c:' .. id), ttl)
+  if last then
+    redis.call('APPEND', key('c:' .. id), entry)
+    redis.call('EXPIRE', key('c:' .. id), ttl)
+  else
+    redis.call('SET', key('c:' .. id), entry, 'EX', ttl)
+  end
   count(NAMES[kind + 1])
   if kind ~= CONFIRMED then emit(id, value, entry) end
 end
@@ -212,4 +216,5 @@ if tonumber(ARGV[8]) > expected then
   if not mark or tonumber(mark) < tonumber(ARGV[7]) then redis.call('HSET', key('wm'), place, ARGV[7]) end
   sweep()
 end
+for name, by in pairs(counts) do redis.call('HINCRBY', key('n'), name, by) end
 return found

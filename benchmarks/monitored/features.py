@@ -1,0 +1,1 @@
+"""No feature views: the model reads only what its requests bring."""
