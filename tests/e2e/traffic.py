@@ -14,6 +14,7 @@ from driftline.contracts.wire import frame
 from driftline.runtime.ids import new_id
 
 START_US = 1_750_000_000_000_000
+_UNACKNOWLEDGED = 1_000
 
 
 class Traffic(threading.Thread):
@@ -107,6 +108,9 @@ class TopicTraffic(Traffic):
         )
 
     def step(self) -> None:
+        if len(self._producer) > _UNACKNOWLEDGED:  # the broker is away: an application would not make more
+            self._producer.poll(0.05)
+            return
         for _ in range(self._burst):
             identity, key, record = self._make()
             self.attempted.add(identity)

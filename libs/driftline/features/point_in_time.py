@@ -45,6 +45,7 @@ _UNITS = {
     Measure.SQUARE_HIGH: SQUARE_SPLIT,
 }
 _LARGEST_UNITS = 2.0**52
+_LARGEST_NUMBER = 2**62
 _EXTREMES = {Measure.MIN: (np.minimum, np.inf), Measure.MAX: (np.maximum, -np.inf)}
 
 
@@ -72,15 +73,24 @@ def as_of_join(
         Column with the instant from which an event was known; the event time unless said.
     """
     layout = ViewLayout.of(view)
-    as_of = np.asarray(as_of_us, np.int64)
     history, row_entity = _history(layout, events, keys, known_at)
+    # Rows in the order of the events: what they search for lies side by side.
+    order = np.lexsort((np.asarray(as_of_us, np.int64), row_entity))
+    as_of, row_entity = np.asarray(as_of_us, np.int64)[order], row_entity[order]
     totals = np.empty((len(as_of), sum(len(r.windows_us) * len(r.accumulators) for r in layout.rings)))
     newest = history.running_newest(row_entity, as_of)
     last_value, last_time = history.lasts(row_entity, as_of)
     if layout.rings:
         _fill_totals(history, row_entity, as_of, newest=newest, totals=totals)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
     return finalize(
-        layout, totals=totals, last_value=last_value, last_time=last_time, newest=newest, as_of_us=as_of
+        layout,
+        totals=totals[back],
+        last_value=last_value[back],
+        last_time=last_time[back],
+        newest=newest[back],
+        as_of_us=as_of[back],
     )
 
 
@@ -150,24 +160,38 @@ def _history(
 
 
 class _Positions:
-    """Finds positions in events that are sorted by entity and an instant."""
+    """Finds positions in events that are sorted by entity and an instant.
+
+    An entity and an instant are one sortable number: one search finds a position, and finds it fast where what
+    is asked for is sorted in the same way.
+    """
 
     def __init__(self, entity: Ints, instant_us: Ints) -> None:
-        # Instants become ranks: an entity and a rank fit in one sortable number, whatever the years are.
-        self._instants = np.unique(instant_us)
-        self._step = len(self._instants) + 1
-        self._sorted = entity * self._step + np.searchsorted(self._instants, instant_us)
+        low, high = (int(instant_us.min()), int(instant_us.max())) if len(instant_us) else (0, 0)
+        entities = int(entity.max(initial=0)) + 1
+        self._instants: Ints | None = None
+        if max(-low, high, entities * (high - low + 2)) > _LARGEST_NUMBER:
+            # So many entities and years do not fit: the instants' ranks do.
+            self._instants = np.unique(instant_us)
+            instant_us = np.searchsorted(self._instants, instant_us)
+            low, high = 0, len(self._instants) - 1
+        self._low, self._high, self._step = low, high, high - low + 2
+        self._sorted = entity * self._step + (instant_us - low)
 
     def before(self, entity: Ints, instant_us: Ints) -> NDArray[np.intp]:
         """Return for each entity the position of its first event at or after an instant."""
-        return np.searchsorted(
-            self._sorted, entity * self._step + np.searchsorted(self._instants, instant_us)
-        )
+        if self._instants is not None:
+            instant_us = np.searchsorted(self._instants, instant_us)
+        return self._position(entity, np.clip(instant_us, self._low, self._high + 1))
 
     def through(self, entity: Ints, instant_us: Ints) -> NDArray[np.intp]:
         """Return for each entity the position after its last event at or before an instant."""
-        ranks = np.searchsorted(self._instants, instant_us, side="right")
-        return np.searchsorted(self._sorted, entity * self._step + ranks)
+        if self._instants is not None:
+            return self._position(entity, np.searchsorted(self._instants, instant_us, side="right"))
+        return self._position(entity, np.clip(instant_us, self._low - 1, self._high) + 1)
+
+    def _position(self, entity: Ints, first: Ints) -> NDArray[np.intp]:
+        return np.searchsorted(self._sorted, entity * self._step + (first - self._low))
 
 
 def _largest_known(entity: Ints, known_us: Ints, row_entity: Ints, as_of_us: Ints) -> NDArray[np.intp]:
