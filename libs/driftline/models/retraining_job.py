@@ -177,6 +177,8 @@ class RetrainingJob:
         return self._facts(request, load_bundle(folder))
 
     def _start(self, request: RetrainRequest, champion: Bundle | None) -> date:
+        if request.data_from_us is not None:
+            return moment(request.data_from_us).date()
         until = moment(request.data_until_us).date()
         if self._rule.span_days is not None:
             return until - timedelta(days=self._rule.span_days)

@@ -1,7 +1,9 @@
 """A retrain learns from what was known, refuses bad data, and tells the same however often it is done."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -101,6 +103,18 @@ def test_only_what_was_known_is_learnt_from(project: Project, facts: list[ModelE
     assert manifest.training.rows == np.sum(known)
     assert manifest.training.sha256 == everything.rows.take(known).sha256()
     assert (manifest.training.start, manifest.training.end) == ("2024-01-01", "2024-04-25")
+
+
+def test_a_request_says_from_when_on_to_learn(
+    project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
+) -> None:
+    since = day_us(2024, 3, 1)
+    made = replace(ask(UNTIL, "s7"), data_from_us=since)
+    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    RetrainingJob(project, models, tracking, clock=ManualClock(7)).run(made)
+    training = load_bundle(models / "returns" / made.version).manifest.training
+    assert (training.start, training.end) == ("2024-03-01", "2024-04-25")
+    shutil.rmtree(models / "returns" / made.version)
 
 
 def test_an_instant_within_a_day_cuts_there(project: Project) -> None:
