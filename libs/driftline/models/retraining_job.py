@@ -152,7 +152,7 @@ class RetrainingJob:
         columns = columns_of(model)
         judged = judge(estimators, columns, gathered.rows, gathered.split_us, self._progress)
         self._progress("gates")
-        gates = self._gates(model, judged, champion)
+        gates = self._gates(model, judged, gathered.split_us, champion)
         evidence = Evidence(
             screening=report.as_json(),
             candidates={name: found.model_dump(mode="json") for name, found in judged.candidates.items()},
@@ -201,14 +201,15 @@ class RetrainingJob:
         )
 
     @staticmethod
-    def _gates(model: ModelDeclaration, judged: Judged, champion: Bundle | None) -> list[Gate]:
+    def _gates(model: ModelDeclaration, judged: Judged, split_us: int, champion: Bundle | None) -> list[Gate]:
         rows = judged.held_back
         held_back = HeldBack(as_of_us=rows.as_of_us, labels=rows.labels, scores=judged.scores)
         scores = until = None
         if champion is not None:
             scores = champion_scores(champion, rows, model.numeric_columns)
             until = text_us(champion.manifest.training.end)
-        return [baseline_gate(judged.metrics), champion_gate(held_back, scores, champion_until_us=until)]
+        against = champion_gate(held_back, scores, champion_until_us=until, candidate_until_us=split_us)
+        return [baseline_gate(judged.metrics), against]
 
     def _record(
         self, request: RetrainRequest, gathered: Gathered, judged: Judged, estimators: Mapping[str, Any]

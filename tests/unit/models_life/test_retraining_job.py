@@ -117,6 +117,18 @@ def test_a_request_says_from_when_on_to_learn(
     shutil.rmtree(models / "returns" / made.version)
 
 
+def test_soon_after_the_champion_shadow_decides(
+    project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
+) -> None:
+    """The last fifth is held back, and with it all that the champion does not know: no reason to refuse."""
+    made = ask(day_us(2024, 3, 13), "s8")
+    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    told = RetrainingJob(project, models, tracking, clock=ManualClock(7)).run(made)
+    shutil.rmtree(models / "returns" / made.version)
+    assert kinds(told) == [Kind.REGISTERED, Kind.VALIDATED, Kind.CHALLENGER]
+    assert "there is nothing to compare yet" in told[1].reason
+
+
 def test_an_instant_within_a_day_cuts_there(project: Project) -> None:
     model = declared_model(project, "returns")
     until = day_us(2024, 2, 10) + 13 * 3_600_000_000
