@@ -270,4 +270,4 @@ def _day(us: int) -> str:
 
 
 def _waited(chronicle: Chronicle) -> dict[str, float]:
-    return {f"waiting for {name}": seconds for name, seconds in chronicle.waited.items()}
+    return {f"of play: waiting for {name}": seconds for name, seconds in chronicle.waited.items()}

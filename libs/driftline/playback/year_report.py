@@ -51,7 +51,8 @@ def _setting(year: Year) -> str:
         "" if not year.unclosed_windows else f" Windows that did not close in time: {year.unclosed_windows}."
     )
     return (
-        f"Model `{year.model}`, {year.start} to {year.end} (exclusive) in steps of {year.step_minutes} minutes: "
+        f"Model `{year.model}`, {year.start} to {year.end} (exclusive) in steps of {year.step_minutes} minutes, "
+        "by which features may be older than at their request: "
         f"{year.predictions:,} predictions, outcomes: {outcomes}. Alerts: {_counts(year.alerts)}.{unclosed}"
     )
 
