@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint bench up down clean
+.PHONY: help demo year test unit lint bench up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ help: ## list the targets
 demo: .venv/.installed ## play 14 April days of real flights (DAYS=, FROM=), end to end, and show that it all adds up
 	@DRIFTLINE_INSTALL_SECONDS=$$(cat $(STATE)/install-seconds 2>/dev/null || echo 0) \
 		$(BIN)/driftline demo --project examples/flights $(if $(DAYS),--days $(DAYS)) $(if $(FROM),--from $(FROM))
+
+year: .venv/.installed ## play April to December 2013 through the whole loop (DAYS=, FROM=), report in docs/year.md
+	@$(BIN)/driftline year --project examples/flights --report docs/year.md \
+		$(if $(DAYS),--days $(DAYS)) $(if $(FROM),--from $(FROM))
 
 test: lint .venv/.installed-dev ## run every check and every test (starts and stops its own servers)
 	$(BIN)/pytest

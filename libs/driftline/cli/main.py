@@ -31,6 +31,7 @@ ENTRIES = (
     Entry("status", "lifecycle:status", "Say of each service whether it is alive, ready, how far behind."),
     Entry("doctor", "lifecycle:doctor", "Find what is missing or wrong, with the remedy."),
     Entry("demo", "demo:demo", "Play real events through everything, and show that it all adds up."),
+    Entry("year", "year:year", "Play months through the whole loop, and report what each came to."),
     Entry("topics", "contracts:topics", "List, create and draw the project's topics.", group=True),
     Entry("schemas", "contracts:schemas", "Check and register the project's schemas.", group=True),
     Entry("publish", "publishing:publish", "Publish the events of a file."),

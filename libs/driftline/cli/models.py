@@ -319,10 +319,19 @@ def retrain(
     until: Annotated[
         str, typer.Option("--until", help="Learn from what was known before; the newest label if left out.")
     ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", help="Learn from requests since this day; as the trainer is set if left out."
+        ),
+    ] = "",
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for a new version, whatever the cooldown says."""
+    """Ask for a new version, whatever the cooldown says.
+
+    Example: driftline models retrain lateness --since 2013-07-01 --until 2013-10-01
+    """
     with _desk(project) as desk:
         made = request(
             Cause.PERSON,
@@ -332,6 +341,7 @@ def retrain(
             _instant(until) if until else desk.event_clock_us(),
             by=_person(),
             at_us=time.time_ns() // 1000,
+            data_from_us=_instant(since) if since else None,
         )
         desk.send(RETRAIN_REQUESTS, "retrain_request", made.model, made.record())
     _tell_request(made, as_json=as_json)

@@ -72,13 +72,17 @@ def champion_gate(
     champion_scores: NDArray[np.float64] | None,
     *,
     champion_until_us: int | None = None,
+    candidate_until_us: int | None = None,
     least_rows: int,
     margin: float = 0.0,
 ) -> Gate:
     """Pass where the candidate's log loss is below the champion's, by more than ``margin`` nats, on the same rows.
 
-    Rows before ``champion_until_us``, which the champion may have learnt from, do not count. Where fewer than
-    ``least_rows`` are left, or there is no champion that can score them (None), the gate is open: the live comparison decides then.
+    Rows before ``champion_until_us``, which the champion may have learnt from, do not count. ``candidate_until_us`` is
+    where the measured candidate's learning ended, before it learns from all rows. Where that is no later than the
+    champion's, the rows only say how much the newest of them are worth, not what the new version will be. Then, and
+    where fewer than ``least_rows`` are left, or there is no champion that can score them (None), the gate is open:
+    the live comparison decides.
     """
     name = "champion"
     if champion_scores is None:
@@ -86,6 +90,9 @@ def champion_gate(
     fair = np.ones(len(held_back.labels), dtype=np.bool_)
     if champion_until_us is not None:
         fair = held_back.as_of_us >= champion_until_us
+        if candidate_until_us is not None and candidate_until_us <= champion_until_us:
+            reason = "what is newer than the champion was all held back, so there is nothing to compare yet"
+            return Gate(name=name, passed=True, reason=reason)
     rows = int(fair.sum())
     if rows < least_rows:
         reason = f"only {rows:,} held-back rows are new to the champion, too few to compare on"

@@ -38,7 +38,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainRequest:
-    """One record of ``retrain-requests``. Times are microseconds since the epoch, UTC."""
+    """One record of ``retrain-requests``. Times are microseconds since the epoch, UTC.
+
+    ``data_from_us`` None: from where the trainer is set to begin.
+    """
 
     request_id: str
     model: str
@@ -48,6 +51,7 @@ class RetrainRequest:
     data_until_us: int
     requested_by: str
     requested_us: int
+    data_from_us: int | None = None
 
     def record(self) -> dict[str, Any]:
         """Return it as ``retrain_request.avsc`` has it."""
@@ -58,6 +62,7 @@ class RetrainRequest:
             "cause_id": self.cause_id,
             "reason": self.reason,
             "data_until": self.data_until_us,
+            "data_from": self.data_from_us,
             "requested_by": self.requested_by,
             "requested_at": self.requested_us,
         }
@@ -65,6 +70,7 @@ class RetrainRequest:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "RetrainRequest":
         """Return the request of a decoded record."""
+        begin = record["data_from"]
         return cls(
             request_id=record["request_id"],
             model=record["model"],
@@ -74,6 +80,7 @@ class RetrainRequest:
             data_until_us=instant_us(record["data_until"]),
             requested_by=record["requested_by"],
             requested_us=instant_us(record["requested_at"]),
+            data_from_us=None if begin is None else instant_us(begin),
         )
 
     @property
@@ -99,7 +106,15 @@ class RetrainRequest:
 
 
 def request(
-    cause: Cause, cause_id: str, model: str, reason: str, data_until_us: int, *, by: str, at_us: int
+    cause: Cause,
+    cause_id: str,
+    model: str,
+    reason: str,
+    data_until_us: int,
+    *,
+    by: str,
+    at_us: int,
+    data_from_us: int | None = None,
 ) -> RetrainRequest:
     """Return the request that a cause makes: the same cause, the same id."""
     return RetrainRequest(
@@ -111,6 +126,7 @@ def request(
         data_until_us=data_until_us,
         requested_by=by,
         requested_us=at_us,
+        data_from_us=data_from_us,
     )
 
 

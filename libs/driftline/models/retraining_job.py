@@ -141,7 +141,7 @@ class RetrainingJob:
         columns = columns_of(model)
         judged = judge(estimators, columns, gathered.rows, gathered.split_us, self._progress)
         self._progress("gates")
-        gates = self._gates(model, judged, champion)
+        gates = self._gates(model, judged, gathered.split_us, champion)
         evidence = Evidence(
             screening=report.as_json(),
             candidates={name: found.model_dump(mode="json") for name, found in judged.candidates.items()},
@@ -183,7 +183,7 @@ class RetrainingJob:
         )
 
     @staticmethod
-    def _gates(model: ModelDeclaration, judged: Judged, champion: Bundle | None) -> list[Gate]:
+    def _gates(model: ModelDeclaration, judged: Judged, split_us: int, champion: Bundle | None) -> list[Gate]:
         rows = judged.held_back
         held_back = HeldBack(as_of_us=rows.as_of_us, labels=rows.labels, scores=judged.scores)
         scores = until = None
@@ -195,6 +195,7 @@ class RetrainingJob:
             held_back,
             scores,
             champion_until_us=until,
+            candidate_until_us=split_us,
             least_rows=rule.least_held_back,
             margin=rule.comparison.margin,
         )
@@ -273,6 +274,8 @@ class RetrainingJob:
 
 def _start(request: RetrainRequest, model: ModelDeclaration, champion: Bundle | None) -> date:
     """Return the first day to learn from."""
+    if request.data_from_us is not None:
+        return moment(request.data_from_us).date()
     if model.retrain.span_days is not None:
         return moment(request.data_until_us).date() - timedelta(days=model.retrain.span_days)
     return moment(text_us(champion.manifest.training.start)).date() if champion else _EVER

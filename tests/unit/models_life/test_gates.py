@@ -96,5 +96,16 @@ def test_rows_that_the_champion_may_have_learnt_from_do_not_count(labels: np.nda
     assert "only 10 held-back rows" in open_gate.reason
 
 
+def test_a_candidate_that_was_measured_knowing_less_is_no_evidence(labels: np.ndarray) -> None:  # type: ignore[type-arg]
+    good, bad = np.where(labels, 0.7, 0.2), np.full(len(labels), 0.3)
+    part = held_back(bad, labels)
+    until = int(part.as_of_us[200])
+    found = against(part, good, champion_until_us=until, candidate_until_us=until)
+    assert found.passed
+    assert "nothing to compare yet" in found.reason
+    later = against(part, good, champion_until_us=until, candidate_until_us=until + 1)
+    assert not later.passed
+
+
 def test_without_a_champion_there_is_nothing_to_beat(labels: np.ndarray) -> None:  # type: ignore[type-arg]
     assert against(held_back(np.full(len(labels), 0.3), labels), None).passed

@@ -1,6 +1,7 @@
 """A retrain learns from what was known, refuses bad data, and tells the same however often it is done."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,30 @@ def test_only_what_was_known_is_learnt_from(project: Project, facts: list[ModelE
     assert manifest.training.rows == np.sum(known)
     assert manifest.training.sha256 == everything.rows.take(known).sha256()
     assert (manifest.training.start, manifest.training.end) == ("2024-01-01", "2024-04-25")
+
+
+def test_a_request_says_from_when_on_to_learn(
+    project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
+) -> None:
+    since = day_us(2024, 3, 1)
+    made = replace(ask(UNTIL, "s7"), data_from_us=since)
+    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    RetrainingJob(project, models, tracking, clock=ManualClock(7)).run(made)
+    training = load_bundle(models / "returns" / made.version).manifest.training
+    assert (training.start, training.end) == ("2024-03-01", "2024-04-25")
+    shutil.rmtree(models / "returns" / made.version)
+
+
+def test_soon_after_the_champion_shadow_decides(
+    project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
+) -> None:
+    """The last fifth is held back, and with it all that the champion does not know: no reason to refuse."""
+    made = ask(day_us(2024, 3, 13), "s8")
+    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    told = RetrainingJob(project, models, tracking, clock=ManualClock(7)).run(made)
+    shutil.rmtree(models / "returns" / made.version)
+    assert kinds(told) == [Kind.REGISTERED, Kind.VALIDATED, Kind.CHALLENGER]
+    assert "there is nothing to compare yet" in told[1].reason
 
 
 def test_an_instant_within_a_day_cuts_there(project: Project) -> None:
