@@ -113,15 +113,20 @@ class DriftAgents:
         model = self._project.models.get(record["model"])
         if model is None:
             return
-        table = context.table
+        self._take(model, record, context)
+        for kind in (PREDICTIONS, OUTCOMES):
+            await self._close_passed(model, kind, context)
+
+    def _take(self, model: ModelDeclaration, record: dict[str, Any], context: Context) -> None:
+        """Merge a profile into its window, if that is still open, and move its source's watermark."""
         marks_key = f"m|{model.name}|{record['kind']}"
-        marks = table.get(marks_key, {"sources": {}, "open": {}, "closed": 0})
+        marks = context.table.get(marks_key, {"sources": {}, "open": {}, "closed": 0})
         start, end = (instant_us(record[name]) for name in ("window_start", "window_end"))
         if end <= marks["closed"]:
             metrics.ROWS_TOO_LATE.labels(model.name).inc(record["rows"])
         else:
             key = f"w|{record['kind']}|{model.name}|{record['model_version']}|{record['segment']}|{start}"
-            _merge(table, key, record)
+            _merge(context.table, key, record)
             marks["open"].setdefault(str(end), [])
             if key not in marks["open"][str(end)]:
                 marks["open"][str(end)].append(key)
@@ -130,16 +135,31 @@ class DriftAgents:
             max(before, instant_us(record["watermark"])),
             context.timestamp_us,
         ]
-        watermark = _watermark(marks["sources"], record["sources"], context.timestamp_us)
-        for over in sorted(
-            int(one) for one in marks["open"] if int(one) + model.monitor.grace_us <= watermark
-        ):
-            keys = marks["open"].pop(str(over))
-            marks["closed"] = max(over, marks["closed"])
-            for key in sorted(keys):
-                await self._close(model, key, over, context)
-                table.delete(key)
-        table.put(marks_key, marks)
+        marks["expected"] = record["sources"]
+        context.table.put(marks_key, marks)
+
+    async def _close_passed(self, model: ModelDeclaration, kind: str, context: Context) -> None:
+        """Judge the windows of a kind that are over.
+
+        Outcomes of a span are judged after its predictions: whichever profile comes first, signals are the same.
+        """
+        table, key = context.table, f"m|{model.name}|{kind}"
+        marks = table.get(key)
+        if marks is None:
+            return
+        watermark = _watermark(marks, context.timestamp_us)
+        predictions = table.get(f"m|{model.name}|{PREDICTIONS}") if kind == OUTCOMES else None
+        if predictions is not None and _alive(predictions, context.timestamp_us):
+            watermark = min(watermark, _watermark(predictions, context.timestamp_us))
+        over = sorted(int(end) for end in marks["open"] if int(end) + model.monitor.grace_us <= watermark)
+        if not over:
+            return
+        for end in over:
+            marks["closed"] = max(end, marks["closed"])
+            for window in sorted(marks["open"].pop(str(end))):
+                await self._close(model, window, end, context)
+                table.delete(window)
+        table.put(key, marks)
 
     async def _close(self, model: ModelDeclaration, key: str, end: int, context: Context) -> None:
         """Judge one window of one version and segment."""
@@ -226,12 +246,17 @@ def _merge(table: TableView, key: str, record: dict[str, Any]) -> None:
     table.put(key, {"data": b64encode(data).decode(), "rows": rows})
 
 
-def _watermark(sources: dict[str, list[int]], expected: int, now_us: int) -> int:
+def _watermark(marks: dict[str, Any], now_us: int) -> int:
     """Return the instant that every source has passed; idle ones do not count, unseen ones hold it at 0."""
-    if len(sources) < expected and now_us - min(seen for _, seen in sources.values()) < _IDLE_US:
+    sources = marks["sources"]
+    if len(sources) < marks["expected"] and now_us - min(seen for _, seen in sources.values()) < _IDLE_US:
         return 0
-    alive = [mark for mark, seen in sources.values() if now_us - seen < _IDLE_US]
-    return min(alive, default=0)
+    return min(_alive(marks, now_us), default=0)
+
+
+def _alive(marks: dict[str, Any], now_us: int) -> list[int]:
+    """Return the watermarks of the sources that are not idle."""
+    return [mark for mark, seen in marks["sources"].values() if now_us - seen < _IDLE_US]
 
 
 def _damage_json(damage: Damage) -> dict[str, Any]:
