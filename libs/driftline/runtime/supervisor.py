@@ -119,11 +119,9 @@ class Supervisor:
         self._package = package
         self._environment = {**os.environ, **environment, "DRIFTLINE_STATE": str(self._state)}
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes restarts faster
-        # One thread each: the processes share the machine, and their matrices are small.
+        # One thread each: the processes share the machine, and their batches are small.
         self._environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._environment.setdefault("OMP_NUM_THREADS", "1")
-        # Batches are small and the cores are shared: threads inside numpy would only get in each other's way.
-        self._environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._first_pause = first_pause
         self._instances = {
             f"{service}-{number}": _Instance(name=f"{service}-{number}", service=service)
