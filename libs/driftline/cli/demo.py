@@ -26,7 +26,7 @@ from driftline.serving.tracing import Trace, trace_request
 
 TRAINING_DAYS = 90
 #: The span in which the model of January to March visibly suffers.
-SEASON = (date(2013, 6, 1), date(2013, 7, 21))
+SEASON = (date(2013, 6, 1), date(2013, 7, 15))
 
 
 def demo(
