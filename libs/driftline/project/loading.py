@@ -19,6 +19,7 @@ from driftline.project.model_building import (
     NAMING_KEYS,
     KnownFeatures,
     build_model,
+    is_whole,
     model_mistakes,
     named_mistakes,
     request_name_mistakes,
@@ -47,12 +48,19 @@ class Examination:
         Without what has mistakes that leave nothing of it; None where ``driftline.yaml`` holds no mapping.
     variables
         The variable that holds a view in the features file, by the view's name.
+    broken_events, incomplete_models
+        Event types that are declared and have mistakes; models that are, or that name features which are not there.
+    features_whole
+        Whether every statement of the features file could be run.
     """
 
     project: Project | None
     mistakes: tuple[Mistake, ...]
     features_file: Path | None = None
     variables: Mapping[str, str]
+    broken_events: frozenset[str] = frozenset()
+    incomplete_models: frozenset[str] = frozenset()
+    features_whole: bool = True
 
 
 def load_project(folder: Path) -> Project:
@@ -111,7 +119,13 @@ def examine_project(folder: Path) -> Examination:
         history_module=folder / declared.history if declared.history else None,
     )
     return Examination(
-        project=project, mistakes=tuple(mistakes), features_file=features, variables=found.variables
+        project=project,
+        mistakes=tuple(mistakes),
+        features_file=features,
+        variables=found.variables,
+        broken_events=frozenset(broken),
+        incomplete_models=frozenset(_names(raw, "models") - _whole(models, declared)),
+        features_whole=found.whole,
     )
 
 
@@ -180,6 +194,10 @@ def _models(
         if len(named) == len(NAMING_KEYS):
             mistakes += named_mistakes(path, name, named, known)
     return found
+
+
+def _whole(models: Mapping[str, ModelDeclaration], declared: ProjectFile) -> set[str]:
+    return {name for name, model in models.items() if is_whole(model, declared.models[name])}
 
 
 def _named(section: Mapping[str, Any]) -> dict[str, list[str]]:

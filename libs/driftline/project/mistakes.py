@@ -23,6 +23,8 @@ class Mistake:
         In YAML the way to the place: keys, and numbers of items.
     names
         In Python where to look: the variable, then texts within its declaration, the nearest last.
+    nth
+        Which of the places that have the last of ``names``, from 0.
     """
 
     path: Path
@@ -30,6 +32,7 @@ class Mistake:
     line: int | None = None
     keys: tuple[str | int, ...] = ()
     names: tuple[str, ...] = ()
+    nth: int = 0
 
     def __str__(self) -> str:
         """Return ``file:line: what is wrong; what to do``, without the line where it is not known."""

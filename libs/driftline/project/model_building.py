@@ -122,9 +122,14 @@ def build_model(
 def model_mistakes(path: Path, model: ModelDeclaration, spec: ModelSection) -> Iterator[Mistake]:
     """Yield what a model says of its labels, value, columns and retraining that does not fit the rest of it."""
     yield from _label_mistakes(path, model)
-    if (len(model.entities), len(model.views)) == (len(spec.entities), len(spec.views)):
+    if is_whole(model, spec):
         yield from _column_mistakes(path, model)
     yield from _retrain_mistakes(path, model)
+
+
+def is_whole(model: ModelDeclaration, spec: ModelSection) -> bool:
+    """Whether all the features that a model names are there."""
+    return (len(model.entities), len(model.views)) == (len(spec.entities), len(spec.views))
 
 
 def _label(spec: LabelSection | None) -> LabelRule | None:

@@ -35,8 +35,8 @@ def load_module(path: Path) -> ModuleType:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Salvage:
-    """What could be run of a Python file that raises.
+class ModuleRun:
+    """What could be run of a Python file.
 
     Attributes
     ----------
@@ -53,12 +53,23 @@ class Salvage:
     texts: frozenset[str] | None
 
 
-def salvage_module(path: Path) -> Salvage:
+def run_module(path: Path) -> ModuleRun:
+    """Import a project's Python file; where it raises, run what of it can be run."""
+    try:
+        return ModuleRun(values=vars(load_module(path)), mistakes=(), texts=frozenset())
+    except ProjectError as error:
+        found = _salvaged(path) if path.is_file() else None
+        if found is None or not found.mistakes:  # it is not there, or raised only the first time
+            return ModuleRun(values={}, mistakes=error.mistakes, texts=None)
+        return found
+
+
+def _salvaged(path: Path) -> ModuleRun:
     """Run a Python file statement by statement, past those that raise: one mistake must not hide the next."""
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, SyntaxError, ValueError) as error:
-        return Salvage(values={}, mistakes=(code_mistake(path, error),), texts=None)
+        return ModuleRun(values={}, mistakes=(code_mistake(path, error),), texts=None)
     module = ModuleType(_module_name(path))
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look their module up
@@ -77,7 +88,7 @@ def salvage_module(path: Path) -> Salvage:
                 lost |= _bound(statement)
                 texts |= {str(node.value) for node in ast.walk(statement) if isinstance(node, ast.Constant)}
     del sys.modules[module.__name__]
-    return Salvage(values=vars(module), mistakes=tuple(mistakes), texts=frozenset(texts))
+    return ModuleRun(values=vars(module), mistakes=tuple(mistakes), texts=frozenset(texts))
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from pathlib import Path
 from driftline.features import FeatureView
 from driftline.project.declaration import EventType
 from driftline.project.event_types import field_type
-from driftline.project.mistakes import Mistake, ProjectError, meant
-from driftline.project.modules import load_module, salvage_module
+from driftline.project.mistakes import Mistake, meant
+from driftline.project.modules import run_module
 
 _NUMERIC = {"int", "long", "float", "double"}
 
@@ -17,33 +17,24 @@ _NUMERIC = {"int", "long", "float", "double"}
 class DeclaredViews:
     """The feature views of a Python file.
 
-    ``variables`` says which variable holds a view; ``lost`` is what ``Salvage.texts`` is.
+    ``variables`` says which variable holds a view, ``lost`` is what ``ModuleRun.texts`` is, ``whole`` says whether all of
+    the file could be run.
     """
 
     views: Mapping[str, FeatureView]
     variables: Mapping[str, str]
     mistakes: tuple[Mistake, ...]
-    lost: frozenset[str] | None = frozenset()
+    lost: frozenset[str] | None
+    whole: bool
 
 
 def load_views(path: Path) -> DeclaredViews:
     """Return the views that a file declares, those before and after a mistake too."""
-    try:
-        return _declared(path, vars(load_module(path)), (), frozenset())
-    except ProjectError as error:
-        found = salvage_module(path) if path.is_file() else None
-        if found is None:
-            return DeclaredViews(views={}, variables={}, mistakes=error.mistakes, lost=None)
-        return _declared(path, found.values, found.mistakes or error.mistakes, found.texts)
-
-
-def _declared(
-    path: Path, values: Mapping[str, object], mistakes: tuple[Mistake, ...], lost: frozenset[str] | None
-) -> DeclaredViews:
+    ran = run_module(path)
     views: dict[str, FeatureView] = {}
     variables: dict[str, str] = {}
     twice: list[Mistake] = []
-    for variable, value in values.items():
+    for variable, value in ran.values.items():
         if not isinstance(value, FeatureView) or value in views.values():
             continue
         if value.name in views:
@@ -51,7 +42,13 @@ def _declared(
             twice.append(Mistake(path=path, text=text, names=(variable,)))
         else:
             views[value.name], variables[value.name] = value, variable
-    return DeclaredViews(views=views, variables=variables, mistakes=(*mistakes, *twice), lost=lost)
+    return DeclaredViews(
+        views=views,
+        variables=variables,
+        mistakes=(*ran.mistakes, *twice),
+        lost=ran.texts,
+        whole=not ran.mistakes,
+    )
 
 
 def view_mistakes(
@@ -81,7 +78,7 @@ def view_mistakes(
             f"{event_type.schema_path.name}{near}"
         )
         yield Mistake(path=path, text=text, names=(variable, source.entity_field))
-    for feature in view.features:
+    for index, feature in enumerate(view.features):
         if not feature.field:
             continue
         kind = field_type(event_type.schema, feature.field)
@@ -93,4 +90,5 @@ def view_mistakes(
                 f"{' or '.join(sorted(wanted))} in {event_type.schema_path.name}, found {kind or 'no such field'}"
                 f"{near}"
             )
-            yield Mistake(path=path, text=text, names=(variable, feature.field))
+            nth = [one.field for one in view.features[:index]].count(feature.field)
+            yield Mistake(path=path, text=text, names=(variable, feature.field), nth=nth)
