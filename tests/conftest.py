@@ -1,6 +1,7 @@
-"""Every test starts without the settings of the shell that runs it."""
+"""Every test starts without the settings of the shell that runs it, and a failed one is told in few lines at the end."""
 
 import os
+from collections.abc import Generator
 
 import pytest
 
@@ -9,9 +10,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _OURS = ("DRIFTLINE_", "KAFKA_", "SCHEMA_REGISTRY_", "REDIS_")
 _KEPT = {"DRIFTLINE_CACHE", "DRIFTLINE_MAVEN_REPOSITORY"}
+#: Of what a failed test captured, the end is shown: characters per section.
+_CAPTURED = 4_000
+#: Of a failure's message in the summary: characters.
+_MESSAGE = 1_500
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A test must not find anyone's real servers."""
     for name in [name for name in os.environ if name.startswith(_OURS) and name not in _KEPT]:
         del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the end of what was captured: services that ran for minutes write a lot."""
+    report = yield
+    report.sections = [
+        (name, text if len(text) <= _CAPTURED else f"[...]\n{text[-_CAPTURED:]}")
+        for name, text in report.sections
+    ]
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell last where and why each test failed, for whoever reads just the end of a long log."""
+    failed = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+    if not failed:
+        return
+    terminalreporter.section("where and why")
+    for report in failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        where = f"{crash.path}:{crash.lineno}" if crash else report.when
+        why = crash.message if crash else str(report.longrepr)
+        terminalreporter.line(f"{report.nodeid} ({report.when}, after {report.duration:.0f} s)")
+        terminalreporter.line(f"  {where}")
+        for line in why[:_MESSAGE].splitlines():
+            terminalreporter.line(f"  {line}")

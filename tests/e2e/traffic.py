@@ -46,8 +46,8 @@ class Traffic(threading.Thread):
 
     def end(self) -> None:
         self._ended.set()
-        self.join(90)
-        assert not self.is_alive()
+        self.join(240)
+        assert not self.is_alive(), f"{type(self).__name__} still waits for its acknowledgements"
         assert not self.failures, self.failures
 
 
@@ -76,8 +76,10 @@ def kafka_producer(bootstrap: str) -> Producer:
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "delivery.timeout.ms": 120_000,
+            "delivery.timeout.ms": 300_000,
             "linger.ms": 1,
+            "reconnect.backoff.max.ms": 1_000,
+            "log_level": 2,  # the broker is killed on purpose: each failed reconnection would be a line
         }
     )
 
@@ -126,7 +128,7 @@ class TopicTraffic(Traffic):
         self._producer.poll(0)
 
     def finish(self) -> None:
-        assert self._producer.flush(90) == 0
+        assert self._producer.flush(200) == 0
 
 
 class IngestTraffic(Traffic):

@@ -24,7 +24,7 @@ def test_bad_bytes_and_predictions_are_one_transaction(shop: Shop, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(KafkaSink, "_commit", die)
-        patch.setattr(KafkaSink, "_abort", lambda _: None)  # a dead process does not abort
+        patch.setattr(KafkaSink, "_abort", lambda _self, _producer: None)  # a dead process does not abort
         dying = Running(shop.settings, shop.project)
         dying._thread.join(60)
         with pytest.raises(Crash):
