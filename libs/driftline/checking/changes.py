@@ -1,6 +1,6 @@
 """What a changed project changes: what breaks, and what has to be done beside deploying it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -9,6 +9,7 @@ from typing import Any
 
 from driftline.checking.places import located
 from driftline.checking.project_check import GENERATED
+from driftline.checking.schema_fields import ALIKE, field_named, fields_of, likely_name, way_to_field
 from driftline.contracts.compatibility import BACKWARD_ADVICE, explain_incompatibility
 from driftline.features import FeatureView
 from driftline.features.differences import fields_read, view_differences
@@ -17,7 +18,7 @@ from driftline.project.loading import FILE, Examination
 from driftline.project.mistakes import Mistake
 from driftline.runtime.errors import ConfigurationError
 
-_ALIKE = 0.5
+_MOST_TOLD = 3
 
 
 class ChangeKind(StrEnum):
@@ -121,7 +122,7 @@ def _dropped_event(pair: _Pair, name: str) -> Change:
     readers = list(pair.after.views_of(name))
     models = models_that_read(pair.after, (view.name for view in readers))
     new = [one for one in pair.after.event_types if one not in pair.before.event_types]
-    near = get_close_matches(name, new, n=1, cutoff=_ALIKE)
+    near = get_close_matches(name, new, n=1, cutoff=ALIKE)
     became = f" (now {near[0]!r}?)" if near else ""
     text = (
         f"event type {name!r} is gone{became}; {_reached(readers, models)}; keep it, or change what reads it"
@@ -135,7 +136,7 @@ def _dropped_event(pair: _Pair, name: str) -> Change:
 
 
 def _lost_fields(project: Project, old: EventType, new: EventType) -> Iterator[Change]:
-    written, there = _fields(old), _fields(new)
+    written, there = fields_of(old), fields_of(new)
     for name in written:
         if name in there:
             continue
@@ -154,31 +155,10 @@ def _lost_fields(project: Project, old: EventType, new: EventType) -> Iterator[C
         yield Change(
             kind=ChangeKind.FIELD,
             breaks=bool(readers),
-            place=Mistake(path=new.schema_path, text=text),
+            place=Mistake(path=new.schema_path, text=text, keys=way_to_field(new, now)),
             views=_refs(readers),
             models=models,
         )
-
-
-def likely_name(lost: Mapping[str, Any], added: Iterable[Mapping[str, Any]]) -> str:
-    """Return the name that a lost field of an Avro record has now, probably; empty where none is likely.
-
-    A field that has the old name as an alias, else the most alike name, of those of the same type first, else the
-    only new field of the same type.
-
-    >>> likely_name({"name": "arrival_delay", "type": "double"}, [{"name": "delay_at_arrival", "type": "double"}])
-    'delay_at_arrival'
-    """
-    new = {str(one["name"]): one for one in added}
-    for name, one in new.items():
-        if lost["name"] in one.get("aliases", ()):
-            return name
-    same = [name for name, one in new.items() if one["type"] == lost["type"]]
-    for names in (same, list(new)):
-        near = get_close_matches(str(lost["name"]), names, n=1, cutoff=_ALIKE)
-        if near:
-            return near[0]
-    return same[0] if len(same) == 1 else ""
 
 
 def _key_changes(pair: _Pair, old: EventType, new: EventType) -> Iterator[Change]:
@@ -201,7 +181,9 @@ def _incompatible_schemas(pair: _Pair) -> Iterator[Change]:
         reason = None if old is None else _incompatibility(reader=new.schema, writer=old.schema)
         if reason is not None:
             text = f"event type {name!r}: {reason}. {BACKWARD_ADVICE}"
-            yield Change(kind=ChangeKind.SCHEMA, breaks=True, place=Mistake(path=new.schema_path, text=text))
+            keys = way_to_field(new, field_named(reason))
+            place = Mistake(path=new.schema_path, text=text, keys=keys)
+            yield Change(kind=ChangeKind.SCHEMA, breaks=True, place=place)
     for stream, make in GENERATED.items():
         with suppress(ConfigurationError):  # such a project has a mistake, which the check tells
             reason = _incompatibility(reader=make(pair.after), writer=make(pair.before))
@@ -230,7 +212,7 @@ def _view_changes(pair: _Pair) -> Iterator[Change]:
 
 
 def _view_change(pair: _Pair, old: FeatureView, new: FeatureView) -> Iterator[Change]:
-    differences = "; ".join(map(str, view_differences(old, new)))
+    differences = _first(map(str, view_differences(old, new)), "; ")
     if new.version < old.version:
         breaks, text = (
             True,
@@ -280,9 +262,9 @@ def _model_differences(old: ModelDeclaration, new: ModelDeclaration) -> Iterator
     added = [column for column in after if column not in before]
     removed = [column for column in before if column not in after]
     if added:
-        yield f"columns added: {', '.join(added)}"
+        yield f"columns added: {_first(added)}"
     if removed:
-        yield f"columns removed: {', '.join(removed)}"
+        yield f"columns removed: {_first(removed)}"
     if not added and not removed and before != after:
         yield "its columns have another order or type"
     versions = {view.name: view.ref for view in old.views}
@@ -291,14 +273,21 @@ def _model_differences(old: ModelDeclaration, new: ModelDeclaration) -> Iterator
             yield f"it reads {view.ref} instead of {versions[view.name]}"
 
 
-def _fields(event_type: EventType) -> dict[str, Mapping[str, Any]]:
-    return {str(one["name"]): one for one in event_type.schema["fields"]}
-
-
 def _refs(views: Iterable[FeatureView]) -> tuple[str, ...]:
     return tuple(view.ref for view in views)
 
 
 def _reached(views: Iterable[FeatureView], models: Iterable[str]) -> str:
-    named = ", ".join(models)
-    return f"it breaks the views {', '.join(_refs(views))}" + (f" and the models {named}" if named else "")
+    named = [_counted("view", _refs(views)), _counted("model", tuple(models))]
+    return f"it breaks {' and '.join(filter(None, named))}"
+
+
+def _counted(what: str, names: tuple[str, ...]) -> str:
+    return f"the {what}{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
+
+
+def _first(texts: Iterable[str], between: str = ", ") -> str:
+    """Join the first texts, and say how many more there are."""
+    every = list(texts)
+    more = len(every) - _MOST_TOLD
+    return between.join(every[:_MOST_TOLD]) + (f"{between}and {more} more" if more > 0 else "")

@@ -19,6 +19,8 @@ def located(mistake: Mistake) -> Mistake:
     line = None
     if mistake.path.suffix in {".yaml", ".yml"}:
         line = yaml_line(text, mistake.keys)
+    elif mistake.path.suffix in {".avsc", ".json"}:
+        line = yaml_line(text.replace("\t", " "), mistake.keys)  # JSON is YAML but for tabs
     elif mistake.path.suffix == ".py" and mistake.names:
         line = python_line(text, mistake.names[0], mistake.names[1:], mistake.nth)
     return replace(mistake, line=line)

@@ -1,6 +1,6 @@
 """Every mistake of a project that shows without servers: its files, its Python, the schemas made from it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,8 +55,10 @@ def _later_mistakes(found: Examination, project: Project) -> Iterator[Mistake]:
             yield Mistake(path=found.features_file or project.folder, text=str(error), names=names)
     yield from _generated_mistakes(project)
     yield from _history_mistakes(project)
-    for model in project.models.values():
-        yield from _module_mistakes(project, model, whole=model.name not in found.incomplete_models)
+    for name, module in found.modules.items():
+        ran = yield from _module_run(project, name, module)
+        if ran and name in project.models and name not in found.incomplete_models:
+            yield from _use_mistakes(project.models[name])
 
 
 def _generated_mistakes(project: Project) -> Iterator[Mistake]:
@@ -82,16 +84,20 @@ def _history_mistakes(project: Project) -> Iterator[Mistake]:
         yield Mistake(path=path, text="has no function history(start, end); write it")
 
 
-def _module_mistakes(project: Project, model: ModelDeclaration, *, whole: bool) -> Iterator[Mistake]:
-    path = model.module
+def _module_run(project: Project, name: str, path: Path) -> Generator[Mistake, None, bool]:
+    """Yield what is wrong with running a model's file; return whether all of it could be run."""
     if not path.is_file():
-        text = f"model {model.name!r}: its module {path.name} does not exist; mend its name, or write it"
-        yield Mistake(path=project.folder / FILE, text=text, keys=("models", model.name, "module"))
-        return
+        text = f"model {name!r}: its module {path.name} does not exist; mend its name, or write it"
+        yield Mistake(path=project.folder / FILE, text=text, keys=("models", name, "module"))
+        return False
     ran = run_module(path)
     yield from ran.mistakes
-    if ran.mistakes or not whole:
-        return
+    return not ran.mistakes
+
+
+def _use_mistakes(model: ModelDeclaration) -> Iterator[Mistake]:
+    """Yield what a model's file answers wrongly, or raises, when it is asked."""
+    path = model.module
     for use in (candidates_of, bounds_of):
         try:
             use(model)

@@ -1,6 +1,7 @@
 """Another state of a project: a folder, or the same folder at a revision of its git repository."""
 
 import io
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -48,8 +49,11 @@ def _archive(folder: Path, revision: str) -> bytes:
 
 
 def _git(folder: Path, what: str, *words: str) -> bytes:
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # in a git hook
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=True)
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=True, env=plain)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{what}: git is not installed; install it, or name a folder") from error
     except subprocess.CalledProcessError as error:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from driftline.checking.places import located
 from driftline.features import FeatureView
 from driftline.features.differences import Difference, view_differences
 from driftline.project.loading import Examination
@@ -38,7 +39,7 @@ def compare_views(
     states = [project] if other is None else [project, other]
     for state in states:
         if state.project is None:
-            raise ProjectError(state.mistakes)
+            raise ProjectError(map(located, state.mistakes))
     old = _view(before, states[::-1])
     new = _view(after, states)
     models = {ref: _readers(ref, states) for ref in (before, after)}
@@ -53,6 +54,9 @@ def _view(ref: str, states: list[Examination]) -> FeatureView:
         if view.ref == ref:
             return view
     name = ref.partition("@")[0]
+    hidden = [located(mistake) for state in states if not state.features_whole for mistake in state.mistakes]
+    if hidden:
+        raise ProjectError(hidden)
     there = sorted({view.ref for view in views if view.name == name} or {view.ref for view in views})
     raise ConfigurationError(
         f"there is no feature view {ref}; there are {', '.join(there) or 'none'}. Name with --against a git revision, "

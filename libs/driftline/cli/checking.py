@@ -1,9 +1,9 @@
-"""`driftline check`, `driftline features diff`: look at a project before it is deployed, without servers."""
+"""`driftline check`: look at a project before it is deployed, without servers."""
 
 import sys
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 import typer
@@ -11,15 +11,10 @@ import typer
 from driftline.checking.changes import Change, project_changes
 from driftline.checking.project_check import check_project
 from driftline.checking.revisions import other_state
-from driftline.checking.view_versions import ViewComparison, compare_views
-from driftline.cli.options import JsonOption, ProjectOption
-from driftline.project.loading import Examination
+from driftline.cli.options import AgainstOption, JsonOption, ProjectOption
+from driftline.project.loading import FILE, Examination
 from driftline.project.mistakes import Mistake
 from driftline.runtime.errors import EXIT_CONFIGURATION
-
-AgainstOption = Annotated[
-    str, typer.Option(help="Another state of the project: its folder, or a git revision of this one.")
-]
 
 
 def check(
@@ -40,36 +35,14 @@ def check(
             "ok": not found.mistakes and not breaking,
             "mistakes": [_as_json(mistake) for mistake in found.mistakes],
             "changes": [_change_as_json(change) for change in changes],
+            "against": other and {"state": against, "mistakes": len(other.mistakes)},
         }
         typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
     else:
-        _print_check(found, changes, against)
+        _print_check(found, changes)
+        typer.echo(_summary(found, other, changes, against), err=bool(found.mistakes))
     if found.mistakes or breaking:
         raise typer.Exit(EXIT_CONFIGURATION)
-
-
-def diff(
-    before: Annotated[str, typer.Argument(metavar="VIEW@1", help="A view with its version.")],
-    after: Annotated[str, typer.Argument(metavar="VIEW@2", help="Another version of it.")],
-    *,
-    project: ProjectOption = Path(),
-    against: AgainstOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Say what differs between two versions of a view, and which models read which.
-
-    The first is looked for in --against before the project, the second in the project before --against.
-
-    Example: driftline features diff origin_delays@1 origin_delays@2 --against HEAD~1
-    """
-    found, other = _examined(project, against)
-    compared = compare_views(found, before, after, other)
-    if as_json:
-        typer.echo(orjson.dumps(_comparison_as_json(compared), option=orjson.OPT_INDENT_2).decode())
-        return
-    typer.echo("\n".join(map(str, compared.differences)) or f"{before} and {after} serve the same")
-    for ref, models in compared.models.items():
-        typer.echo(f"{ref} is read by {', '.join(models) or 'no model'}")
 
 
 def _examined(project: Path, against: str) -> tuple[Examination, Examination | None]:
@@ -80,25 +53,45 @@ def _examined(project: Path, against: str) -> tuple[Examination, Examination | N
         return check_project(project), None if folder is None else check_project(folder)
 
 
-def _print_check(found: Examination, changes: tuple[Change, ...], against: str) -> None:
+def _print_check(found: Examination, changes: tuple[Change, ...]) -> None:
     for mistake in found.mistakes:
         typer.echo(f"{_place(mistake)}: {mistake.text}")
     for change in changes:
         what = "breaks" if change.breaks else "changes"
         typer.echo(f"{_place(change.place)}: {what}: {change.place.text}")
+
+
+def _summary(found: Examination, other: Examination | None, changes: tuple[Change, ...], against: str) -> str:
+    told = f"{_what_is_there(found)}: {_counted(len(found.mistakes), 'mistake')}"
+    if other is None:
+        return told
+    if found.project is None or other.project is None:
+        unread = against if other.project is None else FILE
+        return f"{told}; against {against}: nothing compared, {unread} cannot be read"
+    breaking = sum(change.breaks for change in changes)
+    rest = _counted(len(changes) - breaking, "other change")
+    told += f"; against {against}: {_counted(breaking, 'breaking change')}, {rest}"
+    if other.mistakes:
+        return f"{told}; compared as far as {against} can be read, which has {_counted(len(other.mistakes), 'mistake')}"
+    return f"{told}; compared as far as it can be read" if found.mistakes else told
+
+
+def _what_is_there(found: Examination) -> str:
+    """Return the project's name, and how much it declares where all of it could be read."""
     if found.project is None:
-        return
-    parts = {
-        "event types": found.project.event_types,
-        "views": found.project.views,
-        "models": found.project.models,
-    }
-    counts = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
-    typer.echo(
-        f"{found.project.name}: {counts}; {len(found.mistakes) or 'no'} mistakes", err=bool(found.mistakes)
+        return FILE
+    if found.mistakes:
+        return found.project.name
+    parts = (
+        _counted(len(found.project.event_types), "event type"),
+        _counted(len(found.project.views), "view"),
+        _counted(len(found.project.models), "model"),
     )
-    if against and not changes:
-        typer.echo(f"nothing differs from {against} in what is served")
+    return f"{found.project.name} ({', '.join(parts)})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
 
 
 def _place(mistake: Mistake) -> str:
@@ -122,16 +115,4 @@ def _change_as_json(change: Change) -> dict[str, Any]:
         **_as_json(change.place),
         "views": change.views,
         "models": change.models,
-    }
-
-
-def _comparison_as_json(compared: ViewComparison) -> dict[str, Any]:
-    return {
-        "before": compared.before.ref,
-        "after": compared.after.ref,
-        "differences": [
-            {"aspect": one.aspect, "column": one.column, "before": one.before, "after": one.after}
-            for one in compared.differences
-        ],
-        "models": compared.models,
     }

@@ -12,8 +12,8 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.padding import Padding
 
-from driftline.cli.checking import diff
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.cli.view_versions import diff
 from driftline.contracts.registry import SchemaRegistry
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
 from driftline.runtime.instance_file import read_instance_files

@@ -41,6 +41,11 @@ def field_type(schema: Mapping[str, Any], name: str) -> Any:
 def load_event_type(folder: Path, name: str, spec: EventTypeSection) -> EventType:
     """Return an event type with its schema; raise ProjectError with all that is wrong with it."""
     path = folder / spec.schema_
+    if not path.is_file():
+        text = f"event type {name!r} has no schema: {spec.schema_} does not exist; mend its name, or write it"
+        raise ProjectError(
+            [Mistake(path=folder / "driftline.yaml", text=text, keys=("events", name, "schema"))]
+        )
     try:
         schema = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -74,18 +79,22 @@ def _named_fields(schema: Mapping[str, Any]) -> bool:
 def _mistakes(
     folder: Path, path: Path, name: str, spec: EventTypeSection, schema: Mapping[str, Any]
 ) -> Iterator[Mistake]:
+    declaration = folder / "driftline.yaml"
     if name in _STREAMS:
         text = f"event type {name!r} has the name of a platform stream; rename it"
-        yield Mistake(path=folder / "driftline.yaml", text=text, keys=("events", name))
+        yield Mistake(path=declaration, text=text, keys=("events", name))
     names = [field["name"] for field in schema["fields"]]
     for role, field in (("key", spec.key), ("event_id", spec.event_id)):
         kind = field_type(schema, field)
         if (kind.get("type") if isinstance(kind, dict) else kind) != "string":
             near = "" if kind else meant(field, names)
-            text = f"{role} {field!r} of event type {name!r} must be a string field{near}"
-            yield Mistake(path=path, text=text)
+            text = f"{role} {field!r} of event type {name!r} must be a string field of {path.name}{near}"
+            yield Mistake(path=declaration, text=text, keys=("events", name, role))
     kind = field_type(schema, spec.event_time)
     if not isinstance(kind, dict) or kind.get("logicalType") != "timestamp-micros":
         near = "" if kind else meant(spec.event_time, names)
-        text = f"event time {spec.event_time!r} of event type {name!r} must be a timestamp-micros field{near}"
-        yield Mistake(path=path, text=text)
+        text = (
+            f"event time {spec.event_time!r} of event type {name!r} must be a timestamp-micros field of {path.name}"
+            f"{near}"
+        )
+        yield Mistake(path=declaration, text=text, keys=("events", name, "event_time"))

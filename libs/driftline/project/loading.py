@@ -5,7 +5,7 @@ names it is not blamed for that.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from driftline.project.model_building import (
     named_mistakes,
     request_name_mistakes,
 )
-from driftline.project.sections import ProjectFile
+from driftline.project.sections import ModelSection, ProjectFile
 from driftline.project.view_loading import load_views, view_mistakes
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
@@ -34,6 +34,8 @@ _WORDING = {
     "extra_forbidden": "there is no such key; mend its spelling, or remove it",
     "missing": "is missing; add it",
 }
+#: Parts of a model that nothing else in the file leans on: without one the rest of the model can be looked at.
+_ALONE = frozenset({"description", "owner", "segments", "baseline", "monitor", "promotion", "retrain"})
 #: What stands in for the keys that a project must have, while the rest is looked at.
 _STAND_INS: Mapping[str, Any] = {"name": "unnamed", "owner": "", "events": {}}
 
@@ -50,6 +52,8 @@ class Examination:
         The variable that holds a view in the features file, by the view's name.
     broken_events, incomplete_models
         Event types that are declared and have mistakes; models that are, or that name features which are not there.
+    modules
+        The Python file of each model that is declared.
     features_whole
         Whether every statement of the features file could be run.
     """
@@ -59,6 +63,7 @@ class Examination:
     features_file: Path | None = None
     variables: Mapping[str, str]
     broken_events: frozenset[str] = frozenset()
+    modules: Mapping[str, Path] = field(default_factory=dict)
     incomplete_models: frozenset[str] = frozenset()
     features_whole: bool = True
 
@@ -87,8 +92,7 @@ def examine_project(folder: Path) -> Examination:
     try:
         raw = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = f"this is no YAML: {' '.join(str(error).split())}"
-        return Examination(project=None, mistakes=(Mistake(path=path, text=text),), variables={})
+        return Examination(project=None, mistakes=(_no_yaml(path, error),), variables={})
     declared, mistakes = _validated(path, raw)
     if declared is None:
         return Examination(project=None, mistakes=tuple(mistakes), variables={})
@@ -97,8 +101,8 @@ def examine_project(folder: Path) -> Examination:
     broken = _names(raw, "events") - set(event_types)
     features = folder / declared.features
     found = load_views(features)
-    mistakes += found.mistakes
-    for view in found.views.values():
+    mistakes += found.mistakes if features.is_file() else [_no_features(path, declared)]
+    for view in found.views.values() if isinstance(raw.get("events"), dict) else ():
         if view.source.event_type not in broken:
             mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
     entities = {view.entity.name: view.entity for view in found.views.values()}
@@ -124,9 +128,18 @@ def examine_project(folder: Path) -> Examination:
         features_file=features,
         variables=found.variables,
         broken_events=frozenset(broken),
+        modules=_modules(folder, raw),
         incomplete_models=frozenset(_names(raw, "models") - _whole(models, declared)),
         features_whole=found.whole,
     )
+
+
+def _no_yaml(path: Path, error: Exception) -> Mistake:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Mistake(path=path, text=f"this is no YAML: {error}")
+    what = ", ".join(filter(None, (error.context, error.problem)))
+    line = None if error.problem_mark is None else error.problem_mark.line + 1
+    return Mistake(path=path, text=f"this is no YAML: {what}", line=line)
 
 
 def _validated(path: Path, raw: Any) -> tuple[ProjectFile | None, list[Mistake]]:
@@ -155,10 +168,13 @@ def _mistake(path: Path, problem: Mapping[str, Any]) -> Mistake:
 
 
 def _without(raw: dict[Any, Any], place: tuple[int | str, ...]) -> dict[Any, Any]:
-    """Return the file without the event type, the model, or else the section of a place."""
-    section = place[0]
-    if section in {"events", "models"} and len(place) > 1:
-        members = {name: one for name, one in raw[section].items() if name != place[1]}
+    """Return the file without the part of a place: of a model what stands alone, an event type, a model, a section."""
+    section, *way = place
+    if section == "models" and len(way) > 1 and way[0] in raw[section] and way[1] in _ALONE:
+        model = {key: one for key, one in raw[section][way[0]].items() if key != way[1]}
+        return {**raw, section: {**raw[section], way[0]: model}}
+    if section in {"events", "models"} and way:
+        members = {name: one for name, one in raw[section].items() if name != way[0]}
         return {**raw, section: members}
     rest = {name: one for name, one in raw.items() if name != section}
     return {**rest, section: _STAND_INS[str(section)]} if section in _STAND_INS else rest
@@ -167,6 +183,16 @@ def _without(raw: dict[Any, Any], place: tuple[int | str, ...]) -> dict[Any, Any
 def _names(raw: Mapping[str, Any], section: str) -> set[str]:
     members = raw.get(section)
     return {str(name) for name in members} if isinstance(members, dict) else set()
+
+
+def _modules(folder: Path, raw: Mapping[str, Any]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in _names(raw, "models"):
+        section = raw["models"].get(name)
+        if isinstance(section, dict):
+            module = section.get("module", ModelSection.model_fields["module"].default)
+            found[name] = folder / str(module)
+    return found
 
 
 def _event_types(folder: Path, declared: ProjectFile, mistakes: list[Mistake]) -> dict[str, EventType]:
@@ -189,7 +215,7 @@ def _models(
         mistakes += [*named_mistakes(path, name, named, known), *model_mistakes(path, model, spec)]
         found[name] = model
     for name in sorted(_names(raw, "models") - set(found)):
-        section = raw["models"][name]
+        section = raw["models"].get(name)
         named = _named(section) if isinstance(section, dict) else {}
         if len(named) == len(NAMING_KEYS):
             mistakes += named_mistakes(path, name, named, known)
@@ -207,6 +233,11 @@ def _named(section: Mapping[str, Any]) -> dict[str, list[str]]:
         for key in NAMING_KEYS
         if isinstance(section.get(key), list) and all(isinstance(one, str) for one in section[key])
     }
+
+
+def _no_features(path: Path, declared: ProjectFile) -> Mistake:
+    text = f"features: {declared.features} does not exist; mend its name, or write it"
+    return Mistake(path=path, text=text, keys=("features",))
 
 
 def _history_mistakes(path: Path, declared: ProjectFile) -> Iterator[Mistake]:

@@ -81,7 +81,7 @@ def named_mistakes(
             if item not in there and not known.may_have(item):
                 text = (
                     f"model {name!r} names {kind} {item!r}, known are: {', '.join(sorted(there)) or 'none'}"
-                    f"{meant(item, there)}"
+                    f"{meant(item, {*there, *(known.lost or ())})}"
                 )
                 yield Mistake(path=path, text=text, keys=("models", name, key, index))
     for index, item in enumerate(named["views"]):
@@ -124,6 +124,8 @@ def model_mistakes(path: Path, model: ModelDeclaration, spec: ModelSection) -> I
     yield from _label_mistakes(path, model)
     if is_whole(model, spec):
         yield from _column_mistakes(path, model)
+    if model.baseline is not None and (is_whole(model, spec) or _names_view_of(model, model.baseline)):
+        yield from _baseline_mistakes(path, model, model.baseline)
     yield from _retrain_mistakes(path, model)
 
 
@@ -182,12 +184,20 @@ def _column_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:
         if column not in columns:
             text = f"{where}: monitor ignores {column!r}, which is no column of it{meant(column, columns)}"
             yield Mistake(path=path, text=text, keys=(*keys, "monitor", "ignore", index))
-    if model.baseline is not None and model.baseline not in model.numeric_columns:
+
+
+def _names_view_of(model: ModelDeclaration, column: str) -> bool:
+    """Whether a column is named like one of the views that are there, so that it can be judged without the others."""
+    return column.partition("__")[0] in {view.name for view in model.views}
+
+
+def _baseline_mistakes(path: Path, model: ModelDeclaration, baseline: str) -> Iterator[Mistake]:
+    if baseline not in model.numeric_columns:
         text = (
-            f"{where}: baseline {model.baseline!r} is no feature column (view__feature) of it"
-            f"{meant(model.baseline, model.numeric_columns)}"
+            f"model {model.name!r}: baseline {baseline!r} is no feature column (view__feature) of it"
+            f"{meant(baseline, model.numeric_columns)}"
         )
-        yield Mistake(path=path, text=text, keys=(*keys, "baseline"))
+        yield Mistake(path=path, text=text, keys=("models", model.name, "baseline"))
 
 
 def _retrain_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:

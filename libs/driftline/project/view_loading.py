@@ -1,16 +1,16 @@
 """A project's feature views: what its Python file declares, checked against the event types."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftline.features import FeatureView
+from driftline.features import Entity, FeatureView, Source
 from driftline.project.declaration import EventType
 from driftline.project.event_types import field_type
 from driftline.project.mistakes import Mistake, meant
-from driftline.project.modules import run_module
+from driftline.project.modules import ModuleRun, run_module
 
-_NUMERIC = {"int", "long", "float", "double"}
+_NUMERIC = ("int", "long", "float", "double")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +46,23 @@ def load_views(path: Path) -> DeclaredViews:
         views=views,
         variables=variables,
         mistakes=(*ran.mistakes, *twice),
-        lost=ran.texts,
+        lost=None if ran.texts is None else ran.texts | _entities(ran),
         whole=not ran.mistakes,
     )
+
+
+def _entities(ran: ModuleRun) -> frozenset[str]:
+    """Return the entities that views with mistakes may have; none where all of the file could be run."""
+    if not ran.mistakes:
+        return frozenset()
+    sources = (value.entity for value in ran.values.values() if isinstance(value, Source))
+    entities = (value for value in ran.values.values() if isinstance(value, Entity))
+    return frozenset(one.name for one in (*sources, *entities))
+
+
+def _either(kinds: Sequence[str]) -> str:
+    *first, last = kinds
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def view_mistakes(
@@ -82,13 +96,13 @@ def view_mistakes(
         if not feature.field:
             continue
         kind = field_type(event_type.schema, feature.field)
-        wanted = {"boolean"} if feature.aggregate == "rate" else _NUMERIC | {"boolean"}
+        wanted = ("boolean",) if feature.aggregate == "rate" else (*_NUMERIC, "boolean")
         if not isinstance(kind, str) or kind not in wanted:
-            near = "" if feature.field in names else meant(feature.field, names)
+            usable = [name for name in names if field_type(event_type.schema, name) in wanted]
+            found = kind if feature.field in names else f"no such field{meant(feature.field, usable)}"
             text = (
                 f"feature {feature.name!r} of {view.name!r} needs a field {feature.field!r} of type "
-                f"{' or '.join(sorted(wanted))} in {event_type.schema_path.name}, found {kind or 'no such field'}"
-                f"{near}"
+                f"{_either(wanted)} in {event_type.schema_path.name}, found {found}"
             )
             nth = [one.field for one in view.features[:index]].count(feature.field)
             yield Mistake(path=path, text=text, names=(variable, feature.field), nth=nth)
