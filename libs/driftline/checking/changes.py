@@ -13,6 +13,7 @@ from driftline.checking.schema_fields import ALIKE, field_named, fields_of, like
 from driftline.contracts.compatibility import BACKWARD_ADVICE, explain_incompatibility
 from driftline.features import FeatureView
 from driftline.features.differences import fields_read, view_differences
+from driftline.features.layout import ViewLayout
 from driftline.project import EventType, ModelDeclaration, Project
 from driftline.project.loading import FILE, Examination
 from driftline.project.mistakes import Mistake
@@ -214,23 +215,37 @@ def _view_changes(pair: _Pair) -> Iterator[Change]:
 def _view_change(pair: _Pair, old: FeatureView, new: FeatureView) -> Iterator[Change]:
     differences = _first(map(str, view_differences(old, new)), "; ")
     if new.version < old.version:
-        breaks, text = (
-            True,
-            f"feature view {new.ref} was {old.ref}: versions only grow; take {old.version + 1}",
-        )
-    elif new.version == old.version and differences:
+        breaks = True
+        text = f"feature view {new.ref} was {old.ref}: versions only grow; take {old.version + 1}"
+    elif new.version > old.version:
+        breaks = False
+        text = f"feature view {old.ref} became {new.ref} ({differences or 'with no difference'})"
+    elif not differences:
+        return
+    elif _needs_version(old, new):
         breaks = True
         text = f"feature view {new.ref} changed under the same version ({differences}); set version={old.version + 1}"
-    elif new.version > old.version:
-        breaks, text = (
-            False,
-            f"feature view {old.ref} became {new.ref} ({differences or 'with no difference'})",
-        )
     else:
-        return
+        breaks = False
+        text = f"feature view {new.ref} answers otherwise from the same rows ({differences}); its version may stay"
     place = pair.in_features(text, pair.new.variables[new.name])
     models = models_that_read(pair.after, [new.name])
     yield Change(kind=ChangeKind.VIEW, breaks=breaks, place=place, views=(new.ref,), models=models)
+
+
+def _needs_version(old: FeatureView, new: FeatureView) -> bool:
+    """Whether a view no longer fits the rows that are stored of it, or the columns that models learned from."""
+    try:
+        same_rows = ViewLayout.of(old).fingerprint == ViewLayout.of(new).fingerprint
+    except ConfigurationError:  # one of them has a mistake, which the check tells
+        return True
+    before, after = _computed(old), _computed(new)
+    return not same_rows or any(after.get(column) != how for column, how in before.items())
+
+
+def _computed(view: FeatureView) -> dict[str, tuple[str, str, int | None]]:
+    how = ((one.aggregate, one.field, one.window_us) for one in view.features)
+    return dict(zip(view.columns, how, strict=True))
 
 
 def _model_changes(pair: _Pair) -> Iterator[Change]:

@@ -106,9 +106,9 @@ def _repeated(node: yaml.Node, way: tuple[str, ...]) -> Iterator[tuple[int, str]
         seen: set[str] = set()
         for name, value in node.value:
             here = (*way, str(name.value))
-            if name.value in seen:
-                yield int(name.start_mark.line) + 1, ".".join(here)
-            if isinstance(name.value, str):
+            if isinstance(name, yaml.ScalarNode):
+                if name.value in seen:
+                    yield int(name.start_mark.line) + 1, ".".join(here)
                 seen.add(name.value)
             yield from _repeated(value, here)
     elif isinstance(node, yaml.SequenceNode):

@@ -93,12 +93,17 @@ def _salvaged(path: Path) -> ModuleRun:
 
 @contextmanager
 def fresh_modules(folder: Path) -> Iterator[None]:
-    """Forget what a project's files import in the block: another version of them may have the same names."""
+    """Forget what a project's files import in the block: another version of them may have the same names.
+
+    No bytecode is written: nothing appears in the folder, and of a file that is changed within a second none is stale.
+    """
     before = {name for name in sys.modules if not name.startswith(_PREFIX)}
     _forget(folder, before)
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_none
         _forget(folder, before)
 
 

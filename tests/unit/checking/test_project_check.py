@@ -15,8 +15,10 @@ YAML = "driftline.yaml"
 SALES = "schemas/sales.avsc"
 
 
-def test_a_correct_project_has_no_mistakes(folder: Path) -> None:
+def test_a_correct_project_has_no_mistakes_and_no_new_files(folder: Path) -> None:
+    files = set(folder.rglob("*"))
     found = check_project(folder)
+    assert set(folder.rglob("*")) == files
     assert found.mistakes == ()
     assert found.project is not None
     assert list(found.project.models) == ["returns"]
@@ -62,6 +64,8 @@ def test_the_example_has_no_mistakes() -> None:
         ("features.py", 'event_time="sold_at"', 'event_time="event_id"', r"features\.py:4: .*takes 'event_id' as event time"),
         ("features.py", 'Entity("shop")', 'Entity("till")', r"features\.py:3: 'till', the entity of 'shop_visits'"),
         ("features.py", 'count().over("1h")', "count()", r"features\.py:17: .*needs a window"),
+        ("features.py", "    version=1,", '    version=1,\n    on_stale="null",',
+         r"features\.py:6: feature view 'shop_sales': on_stale is serve, default, refuse, got 'null'"),
         ("features.py", ", rate", "", r"features\.py:13: NameError: name 'rate' is not defined"),
         ("features.py", "count, mean", "coumt, mean", r"features\.py:1: ImportError: .*coumt"),
         ("features.py", "import Entity", "imports Entity", r"features\.py:1: invalid syntax"),
