@@ -184,7 +184,7 @@ def test_a_schema_that_is_no_record_is_told(folder: Path, content: str) -> None:
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "name: [", "a: b: c"])
 def test_a_declaration_that_is_no_mapping_is_told(folder: Path, content: str) -> None:
     (folder / "driftline.yaml").write_text(content)
-    with pytest.raises(ConfigurationError, match=r"driftline\.yaml: "):
+    with pytest.raises(ConfigurationError, match=r"driftline\.yaml(:\d+)?: "):
         load_project(folder)
 
 
