@@ -13,7 +13,7 @@ _KEPT = {"DRIFTLINE_CACHE", "DRIFTLINE_MAVEN_REPOSITORY"}
 #: Of what a failed test captured, the end is shown: characters per section.
 _CAPTURED = 4_000
 #: Of a failure's message in the summary: characters.
-_MESSAGE = 1_500
+_MESSAGE = 4_000
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,6 +24,7 @@ from driftline.contracts.topics import Topics, load_manifest
 from driftline.embedded import EmbeddedStack
 from driftline.project import Project
 from driftline.runtime.ids import new_id
+from driftline.runtime.processes import tail
 from driftline.runtime.supervisor import Supervisor
 from tests.e2e.reading import end_offsets, record_ends
 from tests.e2e.traffic import START_US
@@ -125,7 +126,7 @@ class Platform:
             if all(applied.get(partition, 0) >= end for partition, end in ends.items()):
                 return
             time.sleep(0.1)
-        raise AssertionError(f"the store stands at {applied}, the topic ends at {ends}")
+        raise AssertionError(f"the store stands at {applied}, the topic ends at {ends}; {self.told()}")
 
     def applied_offsets(self) -> dict[int, int]:
         from driftline.features.keys import owner_key
@@ -161,7 +162,19 @@ class Platform:
                 consumer.close()
                 return
             time.sleep(0.2)
-        raise AssertionError(f"{group} still has to read (partition, committed, end): {waiting}")
+        raise AssertionError(
+            f"{group} still has to read (partition, committed, end): {waiting}; {self.told()}"
+        )
+
+    def told(self) -> str:
+        """What the supervisor knows of each process, and the last that it wrote: why a test waited in vain."""
+        lines = [
+            f"{one.instance} {one.state}, {one.restarts} restarts, {one.reason}"
+            for one in self.supervisor.statuses()
+        ]
+        for one in self.supervisor.statuses():
+            lines += [f"--- {one.instance}", tail(self.supervisor.log(one.instance), 3)]
+        return "\n".join(lines)
 
     def group(self, service: str) -> str:
         return f"{self.project.name}.{service}"

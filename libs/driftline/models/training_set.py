@@ -6,7 +6,9 @@ it was known by the end of the span.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftline.features.declarations import FeatureView
 from driftline.features.point_in_time import as_of_join
 from driftline.project.declaration import InputType, ModelDeclaration
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History
 
 _Progress = Callable[[str], None]
+#: At most so many views are joined at a time: each join holds copies of its events and rows.
+_JOINS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +78,8 @@ def assemble(
 ) -> Rows:
     """Read the model's features point-in-time for labelled requests, and return the rows."""
     as_of_us = _times(requests, "event_time")
-    blocks = [_inputs(model, requests)]
-    for view in model.views:
-        progress(f"features of {view.ref}")
+
+    def block(view: FeatureView) -> NDArray[np.float32]:
         values = as_of_join(
             view,
             history.events[view.source.event_type],
@@ -83,7 +87,14 @@ def assemble(
             as_of_us,
             known_at=KNOWN_AT,
         ).values
-        blocks.append(np.asarray(values, dtype=np.float64).astype(np.float32))
+        return np.asarray(values, dtype=np.float64).astype(np.float32)
+
+    # Threads: most of a join is searches and sums within numpy, which let other threads run.
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _JOINS)) as pool:
+        blocks = [_inputs(model, requests)]
+        for view, values in zip(model.views, pool.map(block, model.views), strict=True):
+            progress(f"features of {view.ref}")
+            blocks.append(values)
     return Rows(
         numeric=np.ascontiguousarray(np.concatenate(blocks, axis=1)),
         categorical={name: requests[name].to_pylist() for name in model.categorical_columns},

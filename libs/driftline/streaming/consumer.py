@@ -54,6 +54,8 @@ def consumer_config(
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "allow.auto.create.topics": False,
+        # Markers of transactions fill offsets and are never handed out: this tells that the end is reached.
+        "enable.partition.eof": True,
         # Latency: answer a fetch as soon as there is a byte, come back quickly after an empty or failed one.
         "fetch.min.bytes": 1,
         "fetch.wait.max.ms": 50,
@@ -92,6 +94,7 @@ class PartitionedConsumer:
         self._due: dict[Partition, float] = {}  # assigned but not started -> when to start
         self._started: dict[Partition, int] = {}  # started -> next offset
         self._revoked: set[Partition] = set()
+        self._ends: dict[Partition, int] = {}  # started -> the end that was reached last
         self._beyond_end_since: dict[Partition, float] = {}
         self.joined = False
         self._consumer.subscribe(
@@ -194,7 +197,8 @@ class PartitionedConsumer:
             where = TopicPartition(*partition)
             _, high = self._consumer.get_watermark_offsets(where, cached=True)
             if high >= 0:
-                metrics.LAG.labels(partition.topic, str(partition.number)).set(max(0, high - next_offset))
+                reached = max(next_offset, self._ends.get(partition, 0))
+                metrics.LAG.labels(partition.topic, str(partition.number)).set(max(0, high - reached))
 
     def oldest(self, partition: Partition) -> int:
         """Return the oldest offset that a partition holds: its beginning."""
@@ -210,8 +214,10 @@ class PartitionedConsumer:
                 TopicPartition(*partition), timeout=_REQUEST_SECONDS, cached=False
             )
         except KafkaException as error:
+            self._beyond_end_since.pop(partition, None)  # a broker that was away may still be loading its log
             raise UnavailableError(f"{partition}: the broker does not say what it holds: {error}") from error
         if held is None:
+            self._beyond_end_since.pop(partition, None)
             raise UnavailableError(f"{partition}: the broker does not say what it holds (timeout)")
         return held
 
@@ -249,6 +255,10 @@ class PartitionedConsumer:
             return False
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if (partition := Partition(*_origin(message))) in self._started:
+                self._ends[partition] = _offset(message)
+            return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             partition = Partition(*_origin(message))
             if partition in self._started:
@@ -279,6 +289,8 @@ class PartitionedConsumer:
 
     def _take_from_client(self, partitions: Iterable[Partition]) -> None:
         taken = [partition for partition in partitions if self._started.pop(partition, None) is not None]
+        for partition in taken:
+            self._ends.pop(partition, None)
         self._consumer.incremental_unassign([TopicPartition(*partition) for partition in taken])
 
     def _rebalanced(self, what: str, partitions: Sequence[TopicPartition]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from driftline.runtime import metrics
 from driftline.runtime.errors import OffsetGapError, UnavailableError
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.partitions import Partition, PartitionBatch
@@ -138,6 +139,27 @@ def test_records_deleted_while_running_are_reported(
     consumer._consumer.resume(where)
     with pytest.raises(OffsetGapError, match="offset 10 is no longer in the topic"):
         poll(consumer, seconds=20)
+
+
+def test_a_transactions_marker_is_not_behind(kafka: str, topic: str, consumer: PartitionedConsumer) -> None:
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": topic})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, value=b"1", partition=0)
+    producer.commit_transaction(20)
+    join(consumer)
+    consumer.start(Partition(topic, 0), None)
+    assert [batch.next_offset for batch in poll(consumer)] == [1]
+    lag = metrics.LAG.labels(topic, "0")
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        consumer.poll(0.1)
+        consumer.measure_lag()
+        if lag._value.get() == 0:
+            break
+    assert lag._value.get() == 0
+    publish(kafka, topic, range(3))
+    assert sum(len(batch.messages) for batch in poll(consumer)) > 0
 
 
 def test_a_silent_broker_is_unavailable_not_a_gap(topic: str) -> None:
