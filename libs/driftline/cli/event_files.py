@@ -11,7 +11,7 @@ import fastavro
 import orjson
 import pyarrow.parquet as pq
 
-from driftline.project.loading import field_type
+from driftline.project.event_types import field_type
 from driftline.runtime.errors import ConfigurationError
 
 _BATCH_ROWS = 5_000

@@ -30,6 +30,7 @@ ENTRIES = (
     Entry("down", "lifecycle:down", "Stop what `up` started."),
     Entry("status", "lifecycle:status", "Say of each service whether it is alive, ready, how far behind."),
     Entry("doctor", "lifecycle:doctor", "Find what is missing or wrong, with the remedy."),
+    Entry("check", "checking:check", "Find every mistake of a project before it is deployed."),
     Entry("demo", "demo:demo", "Play real events through everything, and show that it all adds up."),
     Entry("year", "year:year", "Play months through the whole loop, and report what each came to."),
     Entry("topics", "contracts:topics", "List, create and draw the project's topics.", group=True),
@@ -40,7 +41,9 @@ ENTRIES = (
     Entry("train", "training:train", "Train a model and make it the active version."),
     Entry("models", "models:app", "Versions of models, their champion and their life.", group=True),
     Entry("predict", "reading:predict", "Ask for a prediction."),
-    Entry("features", "reading:features", "Read an entity's features.", group=True),
+    Entry(
+        "features", "reading:features", "Read an entity's features, compare versions of views.", group=True
+    ),
     Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),
     Entry("alerts", "alerts:app", "What is wrong, who was told, and who takes care of it.", group=True),
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),

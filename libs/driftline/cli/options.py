@@ -14,6 +14,9 @@ ProjectOption = Annotated[
     Path,
     typer.Option("--project", envvar="DRIFTLINE_PROJECT", help="Folder with the project's driftline.yaml."),
 ]
+AgainstOption = Annotated[
+    str, typer.Option(help="Another state of the project: its folder, or a git revision of this one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs to read.")]
 
 

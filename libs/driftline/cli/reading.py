@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.padding import Padding
 
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.cli.view_versions import diff
 from driftline.contracts.registry import SchemaRegistry
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
 from driftline.runtime.instance_file import read_instance_files
 from driftline.serving.tracing import Trace, ViewTrace, trace_request
 
-features = typer.Typer(help="Read an entity's features.", no_args_is_help=True)
+features = typer.Typer(help="Read an entity's features, compare versions of views.", no_args_is_help=True)
+features.command("diff")(diff)
 
 StateOption = Annotated[Path, typer.Option(envvar="DRIFTLINE_STATE", help="Folder of this machine's state.")]
 UrlOption = Annotated[

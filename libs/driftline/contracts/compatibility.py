@@ -5,6 +5,8 @@ from typing import Any
 
 from driftline.contracts.avro_types import normal_form
 
+#: What to do about a schema that cannot follow the one before it.
+BACKWARD_ADVICE = "Old records must stay readable (BACKWARD): give new fields a default, widen types only"
 _PROMOTIONS = {
     "int": {"long", "float", "double"},
     "long": {"float", "double"},

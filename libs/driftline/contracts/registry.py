@@ -9,7 +9,7 @@ import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from driftline.contracts.compatibility import explain_incompatibility
+from driftline.contracts.compatibility import BACKWARD_ADVICE, explain_incompatibility
 from driftline.contracts.project_schemas import (
     PLATFORM_RECORDS,
     label_schema,
@@ -81,8 +81,7 @@ class SchemaRegistry:
         if reason is None and not self._accepts(subject, schema):
             reason = "the registry's own check refuses it"
         if reason is not None:
-            msg = f"{subject}: {reason}. Old records must stay readable (BACKWARD): give new fields a default, widen types only"
-            raise IncompatibleSchemaError(msg)
+            raise IncompatibleSchemaError(f"{subject}: {reason}. {BACKWARD_ADVICE}")
 
     def latest(self, subject: str) -> dict[str, Any] | None:
         """Return the latest schema of a subject; None for a new subject."""

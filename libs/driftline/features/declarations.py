@@ -178,6 +178,9 @@ class FeatureView:
     def __post_init__(self) -> None:
         _check_name("feature view", self.name)
         object.__setattr__(self, "features", tuple(self.features))
+        if self.on_stale not in tuple(OnStale):
+            msg = f"feature view {self.name!r}: on_stale is {', '.join(OnStale)}, got {self.on_stale!r}"
+            raise ValueError(msg)
         object.__setattr__(self, "on_stale", OnStale(self.on_stale))
         object.__setattr__(self, "ttl_us", parse_duration_us(self.ttl) if self.ttl else None)
         if self.version < 1:

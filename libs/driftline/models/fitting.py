@@ -20,7 +20,7 @@ from driftline.models.data_profile import DATA_PROFILE_FILE, profile_rows
 from driftline.models.model_event import TrainingCause
 from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
 from driftline.models.quality import moving_average, quality
-from driftline.models.screening import Finding, screen_types
+from driftline.models.screening import Bounds, Finding, screen_types
 from driftline.models.training_set import Rows, assemble, labelled_requests
 from driftline.project.declaration import ModelDeclaration, Project
 from driftline.project.history import load_history
@@ -93,6 +93,18 @@ def candidates_of(model: ModelDeclaration) -> dict[str, Any]:
     if not estimators:
         raise ConfigurationError(f"{model.module}: candidates(numeric, categorical) returned none")
     return estimators
+
+
+def bounds_of(model: ModelDeclaration) -> dict[str, Bounds]:
+    """Return what the project's model file says of its columns: ``BOUNDS = {"total": (0, None)}``."""
+    declared = getattr(load_module(model.module), "BOUNDS", {})
+    known = set(model.numeric_columns)
+    unknown = sorted(set(declared) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"{model.module}: BOUNDS names {', '.join(unknown)}, which are no numeric columns"
+        )
+    return {name: Bounds(least=least, most=most) for name, (least, most) in declared.items()}
 
 
 def columns_of(model: ModelDeclaration) -> Columns:

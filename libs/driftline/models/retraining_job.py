@@ -25,6 +25,7 @@ from driftline.models.data_profile import DATA_PROFILE_FILE, DataProfile
 from driftline.models.fitting import (
     Gathered,
     Judged,
+    bounds_of,
     candidates_of,
     columns_of,
     declared_model,
@@ -39,11 +40,10 @@ from driftline.models.gates import Gate, HeldBack, baseline_gate, champion_gate
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.retraining import RetrainRequest
 from driftline.models.scoring import Scorer
-from driftline.models.screening import Bounds, ScreeningReport, screen
+from driftline.models.screening import ScreeningReport, screen
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project
-from driftline.project.modules import load_module
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError, DriftlineError
 
@@ -177,7 +177,7 @@ class RetrainingJob:
             request_ids=gathered.request_ids,
             before=before,
             before_name=champion.manifest.version if champion is not None else None,
-            bounds=_bounds(model),
+            bounds=bounds_of(model),
             rule=model.retrain.screening,
             types=gathered.types,
         )
@@ -326,18 +326,6 @@ def _told(bundle: Bundle) -> dict[str, Any]:
         "training": manifest.training.model_dump(mode="json"),
         "conversion": manifest.conversion.model_dump(mode="json"),
     }
-
-
-def _bounds(model: ModelDeclaration) -> dict[str, Bounds]:
-    """Return what the project's model file says of its columns: ``BOUNDS = {"total": (0, None)}``."""
-    declared = getattr(load_module(model.module), "BOUNDS", {})
-    known = set(model.numeric_columns)
-    unknown = sorted(set(declared) - known)
-    if unknown:
-        raise ConfigurationError(
-            f"{model.module}: BOUNDS names {', '.join(unknown)}, which are no numeric columns"
-        )
-    return {name: Bounds(least=least, most=most) for name, (least, most) in declared.items()}
 
 
 def _params(estimator: Any) -> dict[str, str]:

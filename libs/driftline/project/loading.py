@@ -1,162 +1,71 @@
-"""Load a project folder and check it: every mistake is reported, with the file and what to do."""
+"""Load a project folder and check it: every mistake is reported, with the file and what to do.
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+A mistake does not hide those after it: what a mistake takes away (a view, an event type) is left out, and what
+names it is not blamed for that.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
-from driftline.alerts.rules import AlertRules
-from driftline.features import FeatureView
-from driftline.project.declaration import (
-    DecisionRule,
-    EventType,
-    InputField,
-    InputType,
-    LabelRule,
-    ModelDeclaration,
-    MonitorRule,
-    Never,
-    Payoff,
-    Project,
+from driftline.project.declaration import EventType, ModelDeclaration, Project
+from driftline.project.event_types import load_event_type
+from driftline.project.mistakes import Mistake, ProjectError
+from driftline.project.model_building import (
+    NAMING_KEYS,
+    KnownFeatures,
+    build_model,
+    is_whole,
+    model_mistakes,
+    named_mistakes,
+    request_name_mistakes,
 )
-from driftline.project.life_sections import Duration, PromotionSection, RetrainSection
-from driftline.project.modules import load_module
+from driftline.project.sections import ModelSection, ProjectFile
+from driftline.project.view_loading import load_views, view_mistakes
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
-_NAME = r"^[a-z][a-z0-9_]{0,62}$"
-#: Fields that every prediction record has, so that no entity or input may have their names.
-_RESERVED = frozenset(
-    [
-        "request_id",
-        "model",
-        "model_version",
-        "channel",
-        "status",
-        "score",
-        "decision",
-        "error",
-        "requested_at",
-        "event_time",
-        "predicted_at",
-        "duration_us",
-        "caller",
-        "feature_views",
-        "label",
-        "label_known_at",
-        "label_id",
-        "kind",
-        "previous_label",
-        "log_loss",
-        "squared_error",
-        "value",
-        "known_at",
-    ]
-)
-#: Streams of the platform, so that no event type may have their names.
-_STREAMS = frozenset(
-    {
-        *(
-            "predictions",
-            "prediction-requests",
-            "labels",
-            "outcomes",
-            "profiles",
-            "window-reports",
-            "drift-signals",
-        ),
-        *("retrain-requests", "model-events", "alerts", "alert-inputs", "dead-letters"),
-    }
-)
-_UNKNOWN_KEY = "there is no such key; mend its spelling, or remove it"
-_NUMERIC = {"int", "long", "float", "double"}
+FILE = "driftline.yaml"
+_WORDING = {
+    "extra_forbidden": "there is no such key; mend its spelling, or remove it",
+    "missing": "is missing; add it",
+}
+#: Parts of a model that nothing else in the file leans on: without one the rest of the model can be looked at.
+_ALONE = frozenset({"description", "owner", "segments", "baseline", "monitor", "promotion", "retrain"})
+#: What stands in for the keys that a project must have, while the rest is looked at.
+_STAND_INS: Mapping[str, Any] = {"name": "unnamed", "owner": "", "events": {}}
 
 
-_Name = Annotated[str, StringConstraints(pattern=_NAME)]
-_T = TypeVar("_T")
-_V = TypeVar("_V")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """A project as far as it can be read, and its mistakes.
 
+    Attributes
+    ----------
+    project
+        Without what has mistakes that leave nothing of it; None where ``driftline.yaml`` holds no mapping.
+    variables
+        The variable that holds a view in the features file, by the view's name.
+    broken_events, incomplete_models
+        Event types that are declared and have mistakes; models that are, or that name features which are not there.
+    modules
+        The Python file of each model that is declared.
+    features_whole
+        Whether every statement of the features file could be run.
+    """
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _EventType(_Strict):
-    schema_: str = Field(alias="schema")
-    key: str
-    event_time: str
-    event_id: str = "event_id"
-    partitions: int | None = Field(default=None, ge=1, le=1024)
-
-
-class _Input(_Strict):
-    type: InputType
-    description: str = ""
-    identifier: bool = False
-
-
-class _Label(_Strict):
-    horizon: Duration
-    key: str | None = None
-    never: Never = Never.EXCLUDE
-    description: str = ""
-
-
-class _Payoff(_Strict):
-    positive: float
-    negative: float
-
-
-class _Monitor(_Strict):
-    window: Duration = "1d"
-    grace: Duration = "1h"
-    damage_windows: int = Field(default=7, ge=1, le=60)
-    least_windows: int = Field(default=5, ge=1, le=60)
-    alert_log_loss: float | None = 0.02
-    retrain_log_loss: float | None = 0.04
-    alert_value: float | None = None
-    retrain_value: float | None = None
-    quiet_windows: int = Field(default=2, ge=1, le=60)
-    ignore: tuple[str, ...] = ()
-
-
-class _Decision(_Strict):
-    threshold: float
-    above: str
-    below: str
-
-
-class _Model(_Strict):
-    description: str = ""
-    owner: str = ""
-    module: str = "model.py"
-    entities: list[str]
-    views: list[str]
-    inputs: dict[_Name, _Input] = {}
-    decision: _Decision
-    label: _Label | None = None
-    value: dict[str, _Payoff] = {}
-    segments: list[str] = []
-    baseline: str | None = None
-    monitor: _Monitor = _Monitor()
-    promotion: PromotionSection = PromotionSection()
-    retrain: RetrainSection = RetrainSection()
-
-
-class _File(_Strict):
-    name: _Name
-    owner: str
-    description: str = ""
-    features: str = "features.py"
-    history: str | None = None
-    future_skew: Duration = "5m"
-    max_jump: Duration | None = None
-    alerts: AlertRules = Field(default_factory=AlertRules)
-    events: dict[_Name, _EventType]
-    models: dict[_Name, _Model] = {}
+    project: Project | None
+    mistakes: tuple[Mistake, ...]
+    features_file: Path | None = None
+    variables: Mapping[str, str]
+    broken_events: frozenset[str] = frozenset()
+    modules: Mapping[str, Path] = field(default_factory=dict)
+    incomplete_models: frozenset[str] = frozenset()
+    features_whole: bool = True
 
 
 def load_project(folder: Path) -> Project:
@@ -164,29 +73,42 @@ def load_project(folder: Path) -> Project:
 
     Raises
     ------
-    ConfigurationError
-        With one line per mistake: the file, the place in it, what is wrong.
+    ProjectError
+        A ConfigurationError with one line per mistake: the file, the place in it, what is wrong.
     """
+    found = examine_project(folder)
+    if found.mistakes or found.project is None:
+        raise ProjectError(found.mistakes)
+    return found.project
+
+
+def examine_project(folder: Path) -> Examination:
+    """Load a project folder past its mistakes, and return both; ConfigurationError where it is no project."""
     folder = folder.resolve()
-    path = folder / "driftline.yaml"
+    path = folder / FILE
     if not path.is_file():
-        msg = f"{folder} is not a driftline project: it has no driftline.yaml (name one with --project)"
+        msg = f"{folder} is not a driftline project: it has no {FILE} (name one with --project)"
         raise ConfigurationError(msg)
     try:
-        declared = _File.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(_explain(path, error)) from error
-    _check_history(path, declared)
-    event_types = _each(
-        lambda item: _event_type(folder, item[0], item[1]), declared.events.items(), lambda found: found.name
-    )
-    views = _views(folder / declared.features, event_types)
-    entities = {view.entity.name: view.entity for view in views.values()}
-    models = _each(
-        lambda item: _model(path, item[0], item[1], declared.owner, entities=entities, views=views),
-        declared.models.items(),
-        lambda found: found.name,
-    )
+        raw = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return Examination(project=None, mistakes=(_no_yaml(path, error),), variables={})
+    declared, mistakes = _validated(path, raw)
+    if declared is None:
+        return Examination(project=None, mistakes=tuple(mistakes), variables={})
+    mistakes += _history_mistakes(path, declared)
+    event_types = _event_types(folder, declared, mistakes)
+    broken = _names(raw, "events") - set(event_types)
+    features = folder / declared.features
+    found = load_views(features)
+    mistakes += found.mistakes if features.is_file() else [_no_features(path, declared)]
+    for view in found.views.values() if isinstance(raw.get("events"), dict) else ():
+        if view.source.event_type not in broken:
+            mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
+    entities = {view.entity.name: view.entity for view in found.views.values()}
+    known = KnownFeatures(entities=entities, views=found.views, lost=found.lost)
+    models = _models(path, declared, raw, known, mistakes)
+    mistakes += request_name_mistakes(path, models)
     project = Project(
         name=declared.name,
         owner=declared.owner,
@@ -194,269 +116,136 @@ def load_project(folder: Path) -> Project:
         folder=folder,
         event_types=event_types,
         entities=entities,
-        views=views,
+        views=found.views,
         models=models,
         future_skew_us=parse_duration_us(declared.future_skew),
         max_jump_us=parse_duration_us(declared.max_jump) if declared.max_jump else None,
         history_module=folder / declared.history if declared.history else None,
     )
-    _check_request_names(path, project)
-    return project
+    return Examination(
+        project=project,
+        mistakes=tuple(mistakes),
+        features_file=features,
+        variables=found.variables,
+        broken_events=frozenset(broken),
+        modules=_modules(folder, raw),
+        incomplete_models=frozenset(_names(raw, "models") - _whole(models, declared)),
+        features_whole=found.whole,
+    )
 
 
-def _each(check: Callable[[_T], _V], items: Iterable[_T], name: Callable[[_V], str]) -> dict[str, _V]:
-    """Check all items and name the results; raise all their errors as one, a line each."""
-    found: dict[str, _V] = {}
-    problems: list[str] = []
-    for item in items:
+def _no_yaml(path: Path, error: Exception) -> Mistake:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Mistake(path=path, text=f"this is no YAML: {error}")
+    what = ", ".join(filter(None, (error.context, error.problem)))
+    line = None if error.problem_mark is None else error.problem_mark.line + 1
+    return Mistake(path=path, text=f"this is no YAML: {what}", line=line)
+
+
+def _validated(path: Path, raw: Any) -> tuple[ProjectFile | None, list[Mistake]]:
+    """Return the file without its sections that have mistakes, and those mistakes."""
+    mistakes: list[Mistake] = []
+    rest = raw
+    while True:
         try:
-            value = check(item)
-        except ConfigurationError as error:
-            problems.append(str(error))
-        else:
-            found[name(value)] = value
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+            return ProjectFile.model_validate(rest), mistakes
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_input=False)
+        mistakes += [_mistake(path, problem) for problem in problems]
+        places = [problem["loc"] for problem in problems]
+        smaller = rest
+        for place in places if isinstance(rest, dict) and () not in places else ():
+            smaller = _without(smaller, place)
+        if smaller == rest:
+            return None, mistakes
+        rest = smaller
+
+
+def _mistake(path: Path, problem: Mapping[str, Any]) -> Mistake:
+    keys = tuple(part for part in problem["loc"] if part != "[key]")
+    what = _WORDING.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return Mistake(path=path, text=f"{'.'.join(map(str, keys)) or 'the file'}: {what}", keys=keys)
+
+
+def _without(raw: dict[Any, Any], place: tuple[int | str, ...]) -> dict[Any, Any]:
+    """Return the file without the part of a place: of a model what stands alone, an event type, a model, a section."""
+    section, *way = place
+    if section == "models" and len(way) > 1 and way[0] in raw[section] and way[1] in _ALONE:
+        model = {key: one for key, one in raw[section][way[0]].items() if key != way[1]}
+        return {**raw, section: {**raw[section], way[0]: model}}
+    if section in {"events", "models"} and way:
+        members = {name: one for name, one in raw[section].items() if name != way[0]}
+        return {**raw, section: members}
+    rest = {name: one for name, one in raw.items() if name != section}
+    return {**rest, section: _STAND_INS[str(section)]} if section in _STAND_INS else rest
+
+
+def _names(raw: Mapping[str, Any], section: str) -> set[str]:
+    members = raw.get(section)
+    return {str(name) for name in members} if isinstance(members, dict) else set()
+
+
+def _modules(folder: Path, raw: Mapping[str, Any]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in _names(raw, "models"):
+        section = raw["models"].get(name)
+        if isinstance(section, dict):
+            module = section.get("module", ModelSection.model_fields["module"].default)
+            found[name] = folder / str(module)
     return found
 
 
-def _explain(path: Path, error: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> str:
-    if isinstance(error, ValidationError):
-        return "\n".join(
-            f"{path}: {'.'.join(str(part) for part in problem['loc']) or 'the file'}: "
-            + (_UNKNOWN_KEY if problem["type"] == "extra_forbidden" else problem["msg"])
-            for problem in error.errors()
-        )
-    return f"{path}: {error}"
+def _event_types(folder: Path, declared: ProjectFile, mistakes: list[Mistake]) -> dict[str, EventType]:
+    found: dict[str, EventType] = {}
+    for name, spec in declared.events.items():
+        try:
+            found[name] = load_event_type(folder, name, spec)
+        except ProjectError as error:
+            mistakes += error.mistakes
+    return found
 
 
-def field_type(schema: Mapping[str, Any], name: str) -> Any:
-    """Return the Avro type of a record's field without ``null``; None where there is no such field."""
-    for field in schema["fields"]:
-        if field["name"] == name:
-            kind = field["type"]
-            if isinstance(kind, list):
-                kinds = [branch for branch in kind if branch != "null"]
-                return kinds[0] if len(kinds) == 1 else kinds
-            return kind
-    return None
+def _models(
+    path: Path, declared: ProjectFile, raw: Mapping[str, Any], known: KnownFeatures, mistakes: list[Mistake]
+) -> dict[str, ModelDeclaration]:
+    found: dict[str, ModelDeclaration] = {}
+    for name, spec in declared.models.items():
+        model = build_model(path, name, spec, declared.owner, known)
+        named = {"entities": spec.entities, "views": spec.views}
+        mistakes += [*named_mistakes(path, name, named, known), *model_mistakes(path, model, spec)]
+        found[name] = model
+    for name in sorted(_names(raw, "models") - set(found)):
+        section = raw["models"].get(name)
+        named = _named(section) if isinstance(section, dict) else {}
+        if len(named) == len(NAMING_KEYS):
+            mistakes += named_mistakes(path, name, named, known)
+    return found
 
 
-def _event_type(folder: Path, name: str, spec: _EventType) -> EventType:
-    path = folder / spec.schema_
-    try:
-        schema = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"{path}: event type {name!r} has no readable schema: {error}") from error
-    if not isinstance(schema, dict) or schema.get("type") != "record" or not schema.get("fields"):
-        raise ConfigurationError(f"{path}: the schema of event type {name!r} must be a record with fields")
-    if name in _STREAMS:
-        raise ConfigurationError(
-            f"{folder / 'driftline.yaml'}: event type {name!r} has the name of a platform stream"
-        )
-    for role, field in (("key", spec.key), ("event_id", spec.event_id)):
-        kind = field_type(schema, field)
-        if (kind.get("type") if isinstance(kind, dict) else kind) != "string":
-            raise ConfigurationError(
-                f"{path}: {role} {field!r} of event type {name!r} must be a string field"
-            )
-    kind = field_type(schema, spec.event_time)
-    if not isinstance(kind, dict) or kind.get("logicalType") != "timestamp-micros":
-        msg = (
-            f"{path}: event time {spec.event_time!r} of event type {name!r} must be a timestamp-micros field"
-        )
-        raise ConfigurationError(msg)
-    return EventType(
-        name=name,
-        schema=schema,
-        schema_path=path,
-        key=spec.key,
-        event_time=spec.event_time,
-        event_id=spec.event_id,
-        partitions=spec.partitions,
-    )
+def _whole(models: Mapping[str, ModelDeclaration], declared: ProjectFile) -> set[str]:
+    return {name for name, model in models.items() if is_whole(model, declared.models[name])}
 
 
-def _views(path: Path, event_types: Mapping[str, EventType]) -> dict[str, FeatureView]:
-    module = load_module(path)
-    declared: list[FeatureView] = []
-    for value in vars(module).values():
-        if not isinstance(value, FeatureView) or value in declared:
-            continue
-        if value.name in {view.name for view in declared}:
-            raise ConfigurationError(f"{path}: two feature views are named {value.name!r}")
-        declared.append(value)
-
-    def checked(view: FeatureView) -> FeatureView:
-        _check_view(path, view, event_types)
-        return view
-
-    return _each(checked, declared, lambda view: view.name)
-
-
-def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventType]) -> None:
-    event_type = event_types.get(view.source.event_type)
-    if event_type is None:
-        msg = (
-            f"{path}: feature view {view.name!r} reads event type {view.source.event_type!r}, which "
-            f"driftline.yaml does not declare; it declares {', '.join(sorted(event_types))}"
-        )
-        raise ConfigurationError(msg)
-    if view.source.event_time != event_type.event_time:
-        msg = (
-            f"{path}: feature view {view.name!r} takes {view.source.event_time!r} as event time, but event "
-            f"type {event_type.name!r} has {event_type.event_time!r}"
-        )
-        raise ConfigurationError(msg)
-    if field_type(event_type.schema, view.source.entity_field) != "string":
-        msg = f"{path}: {view.source.entity_field!r}, the entity of {view.name!r}, is no string field of {event_type.schema_path.name}"
-        raise ConfigurationError(msg)
-    for feature in view.features:
-        if not feature.field:
-            continue
-        kind = field_type(event_type.schema, feature.field)
-        wanted = {"boolean"} if feature.aggregate == "rate" else _NUMERIC | {"boolean"}
-        if not isinstance(kind, str) or kind not in wanted:
-            msg = (
-                f"{path}: feature {feature.name!r} of {view.name!r} needs a field {feature.field!r} of type "
-                f"{' or '.join(sorted(wanted))} in {event_type.schema_path.name}, found {kind or 'no such field'}"
-            )
-            raise ConfigurationError(msg)
-
-
-def _model(
-    path: Path,
-    name: str,
-    spec: _Model,
-    owner: str,
-    *,
-    entities: Mapping[str, Any],
-    views: Mapping[str, FeatureView],
-) -> ModelDeclaration:
-    for kind, wanted, known in (("entity", spec.entities, entities), ("feature view", spec.views, views)):
-        for item in wanted:
-            if item not in known:
-                msg = f"{path}: model {name!r} names {kind} {item!r}, known are: {', '.join(sorted(known)) or 'none'}"
-                raise ConfigurationError(msg)
-    for item in spec.views:
-        if views[item].entity.name not in spec.entities:
-            msg = f"{path}: model {name!r} reads {item!r}, so its entities must include {views[item].entity.name!r}"
-            raise ConfigurationError(msg)
-    declared = ModelDeclaration(
-        name=name,
-        description=spec.description,
-        owner=spec.owner or owner,
-        entities=tuple(entities[item] for item in spec.entities),
-        views=tuple(views[item] for item in spec.views),
-        inputs=tuple(
-            InputField(
-                name=field, type=given.type, description=given.description, identifier=given.identifier
-            )
-            for field, given in spec.inputs.items()
-        ),
-        decision=DecisionRule(**spec.decision.model_dump()),
-        module=path.parent / spec.module,
-        label=_label(spec.label),
-        value={decision: Payoff(**cells.model_dump()) for decision, cells in spec.value.items()},
-        segments=tuple(spec.segments),
-        baseline=spec.baseline,
-        monitor=_monitor(spec.monitor),
-        promotion=spec.promotion.rule(),
-        retrain=spec.retrain.rule(),
-    )
-    _check_loop(path, declared)
-    _check_retrain(path, declared)
-    return declared
-
-
-def _label(spec: _Label | None) -> LabelRule | None:
-    if spec is None:
-        return None
-    return LabelRule(
-        horizon_us=parse_duration_us(spec.horizon),
-        key=spec.key,
-        never=spec.never,
-        description=spec.description,
-    )
-
-
-def _monitor(spec: _Monitor) -> MonitorRule:
-    plain = spec.model_dump(exclude={"window", "grace"})
-    return MonitorRule(
-        window_us=parse_duration_us(spec.window), grace_us=parse_duration_us(spec.grace), **plain
-    )
-
-
-def _check_loop(path: Path, model: ModelDeclaration) -> None:
-    """Check what a model says of its labels, its value, its segments and its baseline against the rest of it."""
-    where = f"{path}: model {model.name!r}"
-    identifiers = [one.name for one in model.inputs if one.identifier]
-    for one in model.inputs:
-        if one.identifier and one.type is not InputType.STRING:
-            raise ConfigurationError(f"{where}: the identifier {one.name!r} must be of type string")
-    if model.label is not None and model.label.key is not None and model.label.key not in identifiers:
-        raise ConfigurationError(
-            f"{where}: labels name {model.label.key!r}, so it must be an input with `identifier: true`"
-        )
-    decisions = {model.decision.above, model.decision.below}
-    if model.value and set(model.value) != decisions:
-        raise ConfigurationError(
-            f"{where}: value must have an entry for each decision, {' and '.join(sorted(decisions))}"
-        )
-    for segment in model.segments:
-        if segment not in model.categorical_columns:
-            raise ConfigurationError(
-                f"{where}: segment {segment!r} is neither an entity nor a text input of the model; "
-                f"those are {', '.join(model.categorical_columns)}"
-            )
-    for column in model.monitor.ignore:
-        if column not in (*model.numeric_columns, *model.categorical_columns):
-            raise ConfigurationError(f"{where}: monitor ignores {column!r}, which is no column of it")
-    if model.baseline is not None and model.baseline not in model.numeric_columns:
-        raise ConfigurationError(
-            f"{where}: baseline {model.baseline!r} is no feature column (view__feature) of it"
-        )
-
-
-def _check_retrain(path: Path, model: ModelDeclaration) -> None:
-    """Check that what asks for a retrain can be measured."""
-    where = f"{path}: models.{model.name}.retrain"
-    rule = model.retrain
-    measured = {
-        "volume": rule.volume,
-        "target_log_loss": rule.target_log_loss,
-        "target_value": rule.target_value,
+def _named(section: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the lists of names in a section that has mistakes, where they are lists of names."""
+    return {
+        key: section[key]
+        for key in NAMING_KEYS
+        if isinstance(section.get(key), list) and all(isinstance(one, str) for one in section[key])
     }
-    asked = [name for name, limit in measured.items() if limit is not None]
-    if asked and model.label is None:
-        raise ConfigurationError(
-            f"{where}.{asked[0]}: nothing comes back to measure it on; declare the model's `label:`, or remove it"
-        )
-    if rule.target_value is not None and not model.value:
-        raise ConfigurationError(
-            f"{where}.target_value: the model declares no value; declare its `value:`, or remove it"
-        )
 
 
-def _check_history(path: Path, declared: _File) -> None:
-    """Check that a model which is to be trained anew has a past to learn from."""
+def _no_features(path: Path, declared: ProjectFile) -> Mistake:
+    text = f"features: {declared.features} does not exist; mend its name, or write it"
+    return Mistake(path=path, text=text, keys=("features",))
+
+
+def _history_mistakes(path: Path, declared: ProjectFile) -> Iterator[Mistake]:
+    """Yield the models that are to be trained anew without a past to learn from."""
     for name, model in declared.models.items():
         if declared.history is None and model.retrain.model_fields_set:
-            raise ConfigurationError(
-                f"{path}: models.{name}.retrain: the project has no `history:`, so nothing can be trained; "
+            text = (
+                f"models.{name}.retrain: the project has no `history:`, so nothing can be trained; "
                 "name its Python file, or remove the section"
             )
-
-
-def _check_request_names(path: Path, project: Project) -> None:
-    kinds: dict[str, str] = {}
-    for model in project.models.values():
-        for name, kind in [(entity.name, "entity") for entity in model.entities] + [
-            (field.name, f"{field.type} input") for field in model.inputs
-        ]:
-            if name in _RESERVED:
-                msg = f"{path}: {kind} {name!r} of model {model.name!r} has the name of a field that every prediction has"
-                raise ConfigurationError(msg)
-            if kinds.setdefault(name, kind) != kind:
-                msg = f"{path}: {name!r} is declared as {kinds[name]} and as {kind}; one name has one meaning"
-                raise ConfigurationError(msg)
+            yield Mistake(path=path, text=text, keys=("models", name, "retrain"))

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pytest
 
 from driftline.project import Project, load_project
+from driftline.project.event_types import field_type
 from driftline.project.history import History, load_history
-from driftline.project.loading import field_type
 
 FOLDER = Path(__file__).parents[3] / "examples" / "flights"
 START, END = date(2013, 1, 1), date(2013, 4, 1)

@@ -103,7 +103,7 @@ def test_a_folder_without_a_declaration_is_not_a_project(tmp_path: Path) -> None
         ({"events": {"predictions": {"schema": "sales.avsc", "key": "shop", "event_time": "sold_at"}}},
          "'predictions' has the name of a platform stream"),
         ({"events": {"sales": {"schema": "none.avsc", "key": "shop", "event_time": "sold_at"}}},
-         "none.avsc: event type 'sales' has no readable schema"),
+         "driftline.yaml: event type 'sales' has no schema: none.avsc does not exist"),
         ({"events": {"sales": {"schema": "sales.avsc", "key": "price", "event_time": "sold_at"}}},
          "key 'price' of event type 'sales' must be a string field"),
         ({"events": {"sales": {"schema": "sales.avsc", "key": "nothing", "event_time": "sold_at"}}},
@@ -169,10 +169,9 @@ def test_every_wrong_schema_is_told_at_once(folder: Path) -> None:
     write(folder, events={"sales": {**event, "key": "price"}, "visits": {**event, "schema": "none.avsc"}})
     with pytest.raises(ConfigurationError) as caught:
         load_project(folder)
-    assert [line.partition(": ")[0].rpartition("/")[2] for line in str(caught.value).splitlines()] == [
-        "sales.avsc",
-        "none.avsc",
-    ]
+    key, missing = str(caught.value).splitlines()
+    assert "key 'price' of event type 'sales' must be a string field of sales.avsc" in key
+    assert "event type 'visits' has no schema: none.avsc does not exist" in missing
 
 
 @pytest.mark.parametrize("content", ['"string"', "[]", '{"type": "record", "name": "Sale"}'])
@@ -185,7 +184,7 @@ def test_a_schema_that_is_no_record_is_told(folder: Path, content: str) -> None:
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "name: [", "a: b: c"])
 def test_a_declaration_that_is_no_mapping_is_told(folder: Path, content: str) -> None:
     (folder / "driftline.yaml").write_text(content)
-    with pytest.raises(ConfigurationError, match=r"driftline\.yaml: "):
+    with pytest.raises(ConfigurationError, match=r"driftline\.yaml(:\d+)?: "):
         load_project(folder)
 
 

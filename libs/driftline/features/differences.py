@@ -1,0 +1,126 @@
+"""What differs between two versions of a feature view, in what it serves; descriptions and owners do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from driftline.features.declarations import Feature, FeatureView, OnStale
+from driftline.features.rings import derive_rings
+from driftline.runtime.durations import format_duration
+from driftline.runtime.errors import ConfigurationError
+
+
+class Aspect(StrEnum):
+    """What of a view differs."""
+
+    NAME = "name"
+    ENTITY = "entity"
+    SOURCE = "source"
+    ENTITY_FIELD = "entity field"
+    EVENT_TIME = "event time"
+    WINDOWS = "windows"
+    AGGREGATIONS = "aggregations"
+    TILES = "tiles"
+    TTL = "time to live"
+    ON_STALE = "on stale"
+    COLUMN = "column"
+    ORDER = "order of columns"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One difference; ``before`` is empty where something was added, ``after`` where it was removed.
+
+    ``column`` is the column's name where the aspect is a column.
+    """
+
+    aspect: Aspect
+    before: str
+    after: str
+    column: str = ""
+
+    def __str__(self) -> str:
+        """Return the difference in words."""
+        what = f"{self.aspect} {self.column}".rstrip()
+        if not self.before:
+            return f"{what} added: {self.after}"
+        if not self.after:
+            return f"{what} removed: {self.before}"
+        return f"{what}: {self.before} became {self.after}"
+
+
+def view_differences(before: FeatureView, after: FeatureView) -> tuple[Difference, ...]:
+    """Return what differs between two views but their versions; nothing where they serve the same.
+
+    >>> from driftline.features import Entity, Source, count, mean
+    >>> sales = Source("sales", entity=Entity("shop"), event_time="sold_at")
+    >>> old = FeatureView("shop_sales", 1, sales, [mean("price").over("1h")])
+    >>> new = FeatureView("shop_sales", 2, sales, [mean("price").over("1h"), count().over("1h")], ttl="1d")
+    >>> for difference in view_differences(old, new):
+    ...     print(difference)
+    aggregations: mean became count, mean
+    time to live: none became 1d
+    column shop_sales__count_1h added: count() over 1h
+    """
+    plain = [
+        Difference(aspect=aspect, before=old, after=new)
+        for (aspect, old), (_, new) in zip(_aspects(before), _aspects(after), strict=True)
+        if old != new
+    ]
+    return (*plain, *_column_differences(before, after))
+
+
+def fields_read(view: FeatureView) -> frozenset[str]:
+    """Return the event fields that a view reads: its features', its entity's, its time's."""
+    own = {view.source.entity_field, view.source.event_time}
+    return frozenset(own | {feature.field for feature in view.features if feature.field})
+
+
+def formula(feature: Feature) -> str:
+    """Return how a feature is computed, in words.
+
+    >>> from driftline.features import mean
+    >>> formula(mean("price").over("24h").or_default(0))
+    'mean(price) over 1d, 0 where there is none'
+    """
+    window = "" if feature.window_us is None else f" over {format_duration(feature.window_us)}"
+    default = "" if feature.default is None else f", {feature.default:g} where there is none"
+    return f"{feature.aggregate}({feature.field}){window}{default}"
+
+
+def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
+    source = view.source
+    windows = sorted({feature.window_us for feature in view.features if feature.window_us is not None})
+    yield Aspect.NAME, view.name
+    yield Aspect.ENTITY, view.entity.name
+    yield Aspect.SOURCE, source.event_type
+    yield Aspect.ENTITY_FIELD, source.entity_field
+    yield Aspect.EVENT_TIME, source.event_time
+    yield Aspect.WINDOWS, ", ".join(map(format_duration, windows)) or "none"
+    yield Aspect.AGGREGATIONS, ", ".join(sorted({feature.aggregate for feature in view.features}))
+    yield Aspect.TILES, _tiles(view)
+    yield Aspect.TTL, "none" if view.ttl_us is None else format_duration(view.ttl_us)
+    yield Aspect.ON_STALE, OnStale(view.on_stale).value
+
+
+def _tiles(view: FeatureView) -> str:
+    """Return the tiles' widths, which are the windows' resolution; empty-handed where no width fits."""
+    try:
+        rings = derive_rings(view)
+    except ConfigurationError:
+        return "no width fits"
+    return ", ".join(format_duration(ring.width_us) for ring in rings) or "none"
+
+
+def _column_differences(before: FeatureView, after: FeatureView) -> Iterator[Difference]:
+    old = dict(zip(before.columns, map(formula, before.features), strict=True))
+    new = dict(zip(after.columns, map(formula, after.features), strict=True))
+    for column in [*old, *(name for name in new if name not in old)]:
+        if old.get(column) != new.get(column):
+            yield Difference(
+                aspect=Aspect.COLUMN, column=column, before=old.get(column, ""), after=new.get(column, "")
+            )
+    if set(old) == set(new) and list(old) != list(new):
+        yield Difference(aspect=Aspect.ORDER, before=", ".join(old), after=", ".join(new))

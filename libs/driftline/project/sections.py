@@ -1,0 +1,107 @@
+"""The sections of ``driftline.yaml``, as they are written and checked."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from driftline.alerts.rules import AlertRules
+from driftline.project.declaration import InputType, Never
+from driftline.project.life_sections import Duration, PromotionSection, RetrainSection
+
+_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+_Name = Annotated[str, StringConstraints(pattern=_NAME)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EventTypeSection(_Strict):
+    """``events.<name>``."""
+
+    schema_: str = Field(alias="schema")
+    key: str
+    event_time: str
+    event_id: str = "event_id"
+    partitions: int | None = Field(default=None, ge=1, le=1024)
+
+
+class InputSection(_Strict):
+    """``models.<name>.inputs.<name>``."""
+
+    type: InputType
+    description: str = ""
+    identifier: bool = False
+
+
+class LabelSection(_Strict):
+    """``models.<name>.label``."""
+
+    horizon: Duration
+    key: str | None = None
+    never: Never = Never.EXCLUDE
+    description: str = ""
+
+
+class PayoffSection(_Strict):
+    """``models.<name>.value.<decision>``."""
+
+    positive: float
+    negative: float
+
+
+class MonitorSection(_Strict):
+    """``models.<name>.monitor``."""
+
+    window: Duration = "1d"
+    grace: Duration = "1h"
+    damage_windows: int = Field(default=7, ge=1, le=60)
+    least_windows: int = Field(default=5, ge=1, le=60)
+    alert_log_loss: float | None = 0.02
+    retrain_log_loss: float | None = 0.04
+    alert_value: float | None = None
+    retrain_value: float | None = None
+    quiet_windows: int = Field(default=2, ge=1, le=60)
+    ignore: tuple[str, ...] = ()
+
+
+class DecisionSection(_Strict):
+    """``models.<name>.decision``."""
+
+    threshold: float
+    above: str
+    below: str
+
+
+class ModelSection(_Strict):
+    """``models.<name>``."""
+
+    description: str = ""
+    owner: str = ""
+    module: str = "model.py"
+    entities: list[str]
+    views: list[str]
+    inputs: dict[_Name, InputSection] = {}
+    decision: DecisionSection
+    label: LabelSection | None = None
+    value: dict[str, PayoffSection] = {}
+    segments: list[str] = []
+    baseline: str | None = None
+    monitor: MonitorSection = MonitorSection()
+    promotion: PromotionSection = PromotionSection()
+    retrain: RetrainSection = RetrainSection()
+
+
+class ProjectFile(_Strict):
+    """All of ``driftline.yaml``."""
+
+    name: _Name
+    owner: str
+    description: str = ""
+    features: str = "features.py"
+    history: str | None = None
+    future_skew: Duration = "5m"
+    max_jump: Duration | None = None
+    alerts: AlertRules = Field(default_factory=AlertRules)
+    events: dict[_Name, EventTypeSection]
+    models: dict[_Name, ModelSection] = {}

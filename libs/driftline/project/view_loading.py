@@ -1,0 +1,108 @@
+"""A project's feature views: what its Python file declares, checked against the event types."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftline.features import Entity, FeatureView, Source
+from driftline.project.declaration import EventType
+from driftline.project.event_types import field_type
+from driftline.project.mistakes import Mistake, meant
+from driftline.project.modules import ModuleRun, run_module
+
+_NUMERIC = ("int", "long", "float", "double")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredViews:
+    """The feature views of a Python file.
+
+    ``variables`` says which variable holds a view, ``lost`` is what ``ModuleRun.texts`` is, ``whole`` says whether all of
+    the file could be run.
+    """
+
+    views: Mapping[str, FeatureView]
+    variables: Mapping[str, str]
+    mistakes: tuple[Mistake, ...]
+    lost: frozenset[str] | None
+    whole: bool
+
+
+def load_views(path: Path) -> DeclaredViews:
+    """Return the views that a file declares, those before and after a mistake too."""
+    ran = run_module(path)
+    views: dict[str, FeatureView] = {}
+    variables: dict[str, str] = {}
+    twice: list[Mistake] = []
+    for variable, value in ran.values.items():
+        if not isinstance(value, FeatureView) or value in views.values():
+            continue
+        if value.name in views:
+            text = f"two feature views are named {value.name!r}; rename one, or remove the older version"
+            twice.append(Mistake(path=path, text=text, names=(variable,)))
+        else:
+            views[value.name], variables[value.name] = value, variable
+    return DeclaredViews(
+        views=views,
+        variables=variables,
+        mistakes=(*ran.mistakes, *twice),
+        lost=None if ran.texts is None else ran.texts | _entities(ran),
+        whole=not ran.mistakes,
+    )
+
+
+def _entities(ran: ModuleRun) -> frozenset[str]:
+    """Return the entities that views with mistakes may have; none where all of the file could be run."""
+    if not ran.mistakes:
+        return frozenset()
+    sources = (value.entity for value in ran.values.values() if isinstance(value, Source))
+    entities = (value for value in ran.values.values() if isinstance(value, Entity))
+    return frozenset(one.name for one in (*sources, *entities))
+
+
+def _either(kinds: Sequence[str]) -> str:
+    *first, last = kinds
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def view_mistakes(
+    path: Path, view: FeatureView, variable: str, event_types: Mapping[str, EventType]
+) -> Iterator[Mistake]:
+    """Yield what a view asks of the event types that they do not have."""
+    source = view.source
+    event_type = event_types.get(source.event_type)
+    if event_type is None:
+        text = (
+            f"feature view {view.name!r} reads event type {source.event_type!r}, which driftline.yaml does not "
+            f"declare; it declares {', '.join(sorted(event_types))}{meant(source.event_type, event_types)}"
+        )
+        yield Mistake(path=path, text=text, names=(variable, source.event_type))
+        return
+    if source.event_time != event_type.event_time:
+        text = (
+            f"feature view {view.name!r} takes {source.event_time!r} as event time, but event type "
+            f"{event_type.name!r} has {event_type.event_time!r}"
+        )
+        yield Mistake(path=path, text=text, names=(variable, source.event_time))
+    names = [field["name"] for field in event_type.schema["fields"]]
+    if field_type(event_type.schema, source.entity_field) != "string":
+        near = "" if source.entity_field in names else meant(source.entity_field, names)
+        text = (
+            f"{source.entity_field!r}, the entity of {view.name!r}, is no string field of "
+            f"{event_type.schema_path.name}{near}"
+        )
+        yield Mistake(path=path, text=text, names=(variable, source.entity_field))
+    for index, feature in enumerate(view.features):
+        if not feature.field:
+            continue
+        kind = field_type(event_type.schema, feature.field)
+        wanted = ("boolean",) if feature.aggregate == "rate" else (*_NUMERIC, "boolean")
+        if not isinstance(kind, str) or kind not in wanted:
+            usable = [name for name in names if field_type(event_type.schema, name) in wanted]
+            found = kind if feature.field in names else f"no such field{meant(feature.field, usable)}"
+            text = (
+                f"feature {feature.name!r} of {view.name!r} needs a field {feature.field!r} of type "
+                f"{_either(wanted)} in {event_type.schema_path.name}, found {found}"
+            )
+            nth = [one.field for one in view.features[:index]].count(feature.field)
+            yield Mistake(path=path, text=text, names=(variable, feature.field), nth=nth)
