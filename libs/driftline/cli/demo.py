@@ -41,7 +41,9 @@ def demo(
     ] = Path(".driftline"),
     season: Annotated[
         bool,
-        typer.Option(help="Play on from June to the middle of July, where the model suffers, with the whole loop."),
+        typer.Option(
+            help="Play on from June to the middle of July, where the model suffers, with the whole loop."
+        ),
     ] = True,
     keep_running: Annotated[bool, typer.Option(help="Leave everything running until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of what goes wrong on purpose.")] = 0,

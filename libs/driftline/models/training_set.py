@@ -87,7 +87,8 @@ def assemble(
             as_of_us,
             known_at=KNOWN_AT,
         ).values
-        return np.asarray(values, dtype=np.float64).astype(np.float32)
+        with np.errstate(over="ignore"):  # as in scoring
+            return np.asarray(values, dtype=np.float64).astype(np.float32)
 
     # Threads: most of a join is searches and sums within numpy, which let other threads run.
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _JOINS)) as pool:
@@ -109,7 +110,8 @@ def _inputs(model: ModelDeclaration, requests: pa.Table) -> NDArray[np.float32]:
     columns = [pc.fill_null(pc.cast(requests[name], pa.float64()), float("nan")).to_numpy() for name in names]
     if not columns:
         return np.empty((len(requests), 0), dtype=np.float32)
-    return np.stack(columns, axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _times(table: pa.Table, name: str) -> NDArray[np.int64]:
