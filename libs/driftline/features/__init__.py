@@ -1,5 +1,6 @@
 """Features: declared once in Python, the same in the stream, in a backfill and in a training set."""
 
+from driftline.features.conditions import Condition, field
 from driftline.features.declarations import (
     Aggregate,
     Entity,
@@ -20,12 +21,14 @@ from driftline.features.declarations import (
 
 __all__ = [
     "Aggregate",
+    "Condition",
     "Entity",
     "Feature",
     "FeatureView",
     "OnStale",
     "Source",
     "count",
+    "field",
     "last",
     "maximum",
     "mean",

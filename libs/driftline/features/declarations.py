@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from driftline.features.conditions import Condition
 from driftline.runtime.durations import format_duration, parse_duration_us
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -78,7 +79,8 @@ class Feature:
     """One aggregate of one field over one window.
 
     ``window_us`` is None for the aggregates that have none (last, time since last); ``field`` is empty
-    for ``count()``, which counts events. ``default`` is served where there is no value.
+    for ``count()``, which counts events. ``default`` is served where there is no value. ``condition`` says
+    which of the view's events it looks at; None: all.
     """
 
     aggregate: Aggregate
@@ -86,22 +88,27 @@ class Feature:
     window_us: int | None = None
     default: float | None = None
     alias: str = ""
+    condition: Condition | None = None
 
     def over(self, window: str) -> Feature:
         """Return this feature over a sliding window, like ``"3h"``."""
         if self.aggregate in UNWINDOWED:
             msg = f"{self.aggregate}({self.field!r}) looks at the newest event only and takes no window"
             raise ValueError(msg)
-        return Feature(self.aggregate, self.field, parse_duration_us(window), self.default, self.alias)
+        return replace(self, window_us=parse_duration_us(window))
+
+    def where(self, condition: Condition) -> Feature:
+        """Return this feature over the events that satisfy a condition. It needs a name of its own."""
+        return replace(self, condition=_combined(self.condition, condition))
 
     def named(self, name: str) -> Feature:
         """Return this feature under a name of its own."""
         _check_name("feature", name)
-        return Feature(self.aggregate, self.field, self.window_us, self.default, name)
+        return replace(self, alias=name)
 
     def or_default(self, value: float) -> Feature:
         """Return this feature with a value that is served where there is none."""
-        return Feature(self.aggregate, self.field, self.window_us, float(value), self.alias)
+        return replace(self, default=float(value))
 
     @property
     def name(self) -> str:
@@ -110,6 +117,18 @@ class Feature:
             return self.alias
         window = "" if self.window_us is None else format_duration(self.window_us)
         return "_".join(part for part in (self.aggregate.value, self.field, window) if part)
+
+    @property
+    def input(self) -> str:
+        """Name of what the kernels take for this feature: the field, or what a condition leaves of it."""
+        return self.field if self.condition is None else f"{self.field} where {self.condition}".strip()
+
+
+def _combined(first: Condition | None, second: Condition) -> Condition:
+    if not isinstance(second, Condition):
+        msg = f'where takes a condition, like field("late").is_true(), not {second!r}'
+        raise TypeError(msg)
+    return second if first is None else first & second
 
 
 def count(field_name: str = "") -> Feature:
@@ -162,6 +181,7 @@ class FeatureView:
     """A versioned group of features over one source; the unit that is stored, served and versioned.
 
     ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
+    ``where`` says which of the source's events the view is about; for it, the others have not happened.
     """
 
     name: str
@@ -173,6 +193,7 @@ class FeatureView:
     tile: str = ""
     description: str = ""
     owner: str = ""
+    where: Condition | None = None
     ttl_us: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -183,12 +204,20 @@ class FeatureView:
         if self.version < 1:
             msg = f"feature view {self.name!r}: versions start at 1, got {self.version}"
             raise ValueError(msg)
+        if self.where is not None:
+            _combined(None, self.where)
         if not self.features:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
         for feature in self.features:
             if feature.aggregate not in UNWINDOWED and feature.window_us is None:
                 msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
+                raise ValueError(msg)
+            if feature.condition is not None and not feature.alias:
+                msg = (
+                    f"feature view {self.name!r}: {feature.name} over the events where {feature.condition} needs a "
+                    f"name that says so: .named('...')"
+                )
                 raise ValueError(msg)
         names = [feature.name for feature in self.features]
         for name in names:

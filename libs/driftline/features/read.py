@@ -112,6 +112,11 @@ def finalize(
         if recipe.aggregate is Aggregate.LAST:
             taken = recipe.sources[0]
             values[:, recipe.out] = np.where(last_time[:, taken] == NEVER, np.nan, last_value[:, taken])
+        elif recipe.aggregate is Aggregate.TIME_SINCE_LAST and recipe.sources:
+            when = last_time[:, recipe.sources[0]]
+            never = when == NEVER
+            since = np.maximum(as_of_us[:, None] - np.where(never, 0, when), 0) / 1e6
+            values[:, recipe.out] = np.where(never, np.nan, since)
         elif recipe.aggregate is Aggregate.TIME_SINCE_LAST:
             values[:, recipe.out] = np.where(missing, np.nan, age / 1e6)[:, None]
         else:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from driftline.alerts.rules import AlertRules
 from driftline.features import FeatureView
+from driftline.project.condition_fields import condition_mistakes
 from driftline.project.declaration import (
     DecisionRule,
     EventType,
@@ -311,6 +313,13 @@ def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventTy
     if field_type(event_type.schema, view.source.entity_field) != "string":
         msg = f"{path}: {view.source.entity_field!r}, the entity of {view.name!r}, is no string field of {event_type.schema_path.name}"
         raise ConfigurationError(msg)
+    conditions = [(f"the condition of {view.name!r}", view.where)]
+    conditions += [
+        (f"the condition of {one.name!r} of {view.name!r}", one.condition) for one in view.features
+    ]
+    for what, condition in conditions:
+        for _, mistake in condition_mistakes(condition, partial(field_type, event_type.schema)):
+            raise ConfigurationError(f"{path}: {what} {mistake} in {event_type.schema_path.name}")
     for feature in view.features:
         if not feature.field:
             continue

@@ -25,6 +25,7 @@ from driftline.contracts.topics import Topics
 from driftline.contracts.wire import split
 from driftline.features import FeatureView
 from driftline.features.keys import partition_of
+from driftline.features.matching import matches
 from driftline.features.point_in_time import as_of_join
 from driftline.project import EventType, Project
 from driftline.runtime.errors import BadMessageError, RefusedError
@@ -248,6 +249,8 @@ def _trace_view(
     found = events.of(view)
     event_type = project.event_types[view.source.event_type]
     own = found.table.filter(pc.equal(found.table.column(view.source.entity_field), pa.scalar(key)))
+    if view.where is not None:
+        own = own.filter(pa.array(matches(view.where, own)))
     times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
     inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
     shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]

@@ -19,6 +19,7 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.contracts.wire import frame
 from driftline.features import Entity, FeatureView, Source, count, last, mean, std, sum_of
+from driftline.features import field as event_field
 from driftline.features.keys import blob_key, owner_key, partition_of
 from driftline.features.layout import ViewLayout
 from driftline.features.update import apply_events
@@ -47,7 +48,15 @@ _SCHEMA = {
 }
 _CUSTOMER = Source("payments", Entity("customer"), "paid_at")
 _MERCHANT = Source("payments", Entity("merchant"), "paid_at")
+LARGE = FeatureView(
+    "large",
+    1,
+    _CUSTOMER,
+    [count().over("24h"), sum_of("amount").where(event_field("merchant") == "m1").over("24h").named("at_m1")],
+    where=event_field("amount") > 20,
+)
 VIEWS = (
+    LARGE,
     FeatureView("spent", 1, _CUSTOMER, [count().over("1h"), sum_of("amount").over("24h"), last("amount")]),
     FeatureView("earned", 1, _MERCHANT, [mean("amount").over("24h"), std("amount").over("24h")]),
 )
@@ -206,14 +215,20 @@ class World:
             seen.add((payment.event_id, partition))
             for view in VIEWS:
                 entity = getattr(payment, view.source.entity_field)
-                if entity is None:
+                if entity is None or (view is LARGE and (payment.amount is None or payment.amount <= 20)):
                     continue
                 layout = ViewLayout.of(view)
                 key = blob_key(self.topics.prefix, "payments", partition, view.ref, entity).encode()
                 state = blobs.setdefault(key, layout.empty(1))
                 amount = np.nan if payment.amount is None else payment.amount
                 row, at = np.zeros(1, np.int64), np.array([payment.paid_at])
-                apply_events(layout, state, row, at, {"amount": np.array([amount])})
+                inputs = {
+                    "amount": np.array([amount]),
+                    'amount where merchant = "m1"': np.array(
+                        [amount if payment.merchant == "m1" else np.nan]
+                    ),
+                }
+                apply_events(layout, state, row, at, inputs)
         return {key: state.tobytes() for key, state in blobs.items()}
 
     def dead_letters(self) -> list[Message]:

@@ -18,6 +18,7 @@ from tests.unit.features.oracle import (
     Trip,
     feature_value,
     feed,
+    of_view,
     offsets_us,
     trip,
     trips,
@@ -44,7 +45,7 @@ def test_values_equal_the_events_in_the_window(view: FeatureView, events: list[T
     read = read_state(layout, state, np.full(3, as_of))
 
     for place in range(3):
-        own = [event for event in events if event.place == place]
+        own = [event for event in of_view(view, events) if event.place == place]
         expected = [feature_value(layout, feature, own, as_of) for feature in view.features]
         for feature, got, want in zip(view.features, read.values[place], expected, strict=True):
             if feature.aggregate is Aggregate.STD:

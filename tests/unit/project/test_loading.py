@@ -24,7 +24,7 @@ from driftline.runtime.errors import ConfigurationError
 Edit = Callable[[str], str]
 
 FEATURES = """
-from driftline.features import Entity, FeatureView, Source, count, mean, rate
+from driftline.features import Entity, FeatureView, Source, count, field, mean, rate
 
 shop = Entity("shop")
 sales = Source("sales", entity=shop, event_time="sold_at")
@@ -61,6 +61,11 @@ def schema() -> dict[str, object]:
             {"name": "shop", "type": "string"},
             {"name": "price", "type": ["null", "double"], "default": None},
             {"name": "returned", "type": "boolean"},
+            {
+                "name": "size",
+                "type": ["null", {"type": "enum", "name": "Size", "symbols": ["S", "L"]}],
+                "default": None,
+            },
         ],
     }
 
@@ -75,6 +80,19 @@ def write(folder: Path, **changes: object) -> None:
     (folder / "driftline.yaml").write_text(yaml.safe_dump({**declared(), **changes}))
     (folder / "sales.avsc").write_text(json.dumps(schema()))
     (folder / "features.py").write_text(FEATURES)
+
+
+def filtered(text: str, condition: str) -> str:
+    """Return the features with a condition on the view."""
+    return text.replace('over("1d")]', f'over("1d")], where={condition}')
+
+
+def test_a_view_with_conditions_on_fields_of_every_kind_loads(folder: Path) -> None:
+    condition = '(field("price") > 1) & field("returned").is_false() & (field("size") == "L") & (field("shop") != "x")'
+    text = FEATURES.replace('"price")', '"price").where(field("price") < 9).named("p")')
+    (folder / "features.py").write_text(filtered(text, condition + ' & field("sold_at").present()'))
+    view = load_project(folder).views["shop_sales"]
+    assert view.columns == ("shop_sales__p", "shop_sales__rate_returned_1d")
 
 
 def test_a_correct_project_loads(folder: Path) -> None:
@@ -152,6 +170,38 @@ def test_a_wrong_model_is_told(folder: Path, change: dict[str, object], complain
         (lambda text: text.replace("version=1", "version=0"), r"features.py:6: .*versions start at 1"),
         (lambda text: text + "\nnothing.at_all\n", r"features.py:10: NameError: name 'nothing'"),
         (lambda text: text + "\nshop_sales = (\n", r"features.py:10: '\(' was never closed"),
+        (
+            lambda text: filtered(text, 'field("refunded").is_true()'),
+            "features.py: the condition of 'shop_sales' asks for a field 'refunded', and there is none in sales.avsc",
+        ),
+        (
+            lambda text: filtered(text, 'field("price").present() & (field("returned") > 3)'),
+            "the condition of 'shop_sales' takes 'returned' as a number .*found boolean",
+        ),
+        (
+            lambda text: filtered(text, 'field("sold_at") > 3'),
+            "takes 'sold_at' as a number .*found timestamp-micros",
+        ),
+        (lambda text: filtered(text, 'field("shop").is_true()'), "takes 'shop' as a boolean .*found string"),
+        (lambda text: filtered(text, 'field("price") == "1"'), "takes 'price' as a text .*found double"),
+        (
+            lambda text: filtered(text, 'field("size") == "XXL"'),
+            r"compares 'size' with 'XXL', which is none of its symbols \(S, L\)",
+        ),
+        (
+            lambda text: filtered(text, '1 < field("price") < 3'),
+            "features.py:7: TypeError: .* combine conditions",
+        ),
+        (
+            lambda text: text.replace(
+                'mean("price")', 'mean("price").where(field("size") == 3).named("big")'
+            ),
+            "the condition of 'big' of 'shop_sales' takes 'size' as a number .*found enum",
+        ),
+        (
+            lambda text: text.replace('mean("price")', 'mean("price").where(field("size") == "L")'),
+            r"features.py:6: feature view 'shop_sales': mean_price_1h .*needs a name that says so: .named",
+        ),
         (
             lambda text: text + text.replace("shop_sales = ", "again = ").replace("1h", "2h"),
             "two feature views",
