@@ -18,16 +18,20 @@ from driftline.features.declarations import (
     sum_of,
     time_since_last,
 )
+from driftline.features.derivations import Derived, derived, feature
 
 __all__ = [
     "Aggregate",
     "Condition",
+    "Derived",
     "Entity",
     "Feature",
     "FeatureView",
     "OnStale",
     "Source",
     "count",
+    "derived",
+    "feature",
     "field",
     "last",
     "maximum",

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from driftline.features.conditions import Condition
+from driftline.features.derivations import Derived
+from driftline.features.names import check_name
 from driftline.runtime.durations import format_duration, parse_duration_us
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-def _check_name(kind: str, name: str) -> None:
-    if not _NAME.fullmatch(name) or "__" in name:
-        msg = f"{kind} name {name!r}: use lower-case letters, digits and single underscores, starting with a letter"
-        raise ValueError(msg)
 
 
 class Aggregate(StrEnum):
@@ -53,7 +46,7 @@ class Entity:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("entity", self.name)
+        check_name("entity", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class Source:
     entity_field: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("event type", self.event_type)
+        check_name("event type", self.event_type)
         if not self.entity_field:
             object.__setattr__(self, "entity_field", self.entity.name)
 
@@ -103,7 +96,7 @@ class Feature:
 
     def named(self, name: str) -> Feature:
         """Return this feature under a name of its own."""
-        _check_name("feature", name)
+        check_name("feature", name)
         return replace(self, alias=name)
 
     def or_default(self, value: float) -> Feature:
@@ -180,6 +173,8 @@ def time_since_last() -> Feature:
 class FeatureView:
     """A versioned group of features over one source; the unit that is stored, served and versioned.
 
+    ``features`` are aggregated from the events, or derived from such ones (``derived``) when they are read.
+
     ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
     ``where`` says which of the source's events the view is about; for it, the others have not happened.
     """
@@ -187,7 +182,7 @@ class FeatureView:
     name: str
     version: int
     source: Source
-    features: Sequence[Feature]
+    features: Sequence[Feature | Derived]
     ttl: str = ""
     on_stale: OnStale | str = OnStale.SERVE
     tile: str = ""
@@ -197,7 +192,7 @@ class FeatureView:
     ttl_us: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        _check_name("feature view", self.name)
+        check_name("feature view", self.name)
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "on_stale", OnStale(self.on_stale))
         object.__setattr__(self, "ttl_us", parse_duration_us(self.ttl) if self.ttl else None)
@@ -209,7 +204,7 @@ class FeatureView:
         if not self.features:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
-        for feature in self.features:
+        for feature in self.aggregated:
             if feature.aggregate not in UNWINDOWED and feature.window_us is None:
                 msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
                 raise ValueError(msg)
@@ -224,6 +219,22 @@ class FeatureView:
             if names.count(name) > 1:
                 msg = f"feature view {self.name!r}: two features are named {name!r}; use .named(...)"
                 raise ValueError(msg)
+        self._check_derived()
+
+    def _check_derived(self) -> None:
+        """Check that formulas name features: aggregated ones, and derived ones that stand before them."""
+        known = [feature.name for feature in self.aggregated]
+        for feature in self.features:
+            if not isinstance(feature, Derived):
+                continue
+            for name in feature.expression.references():
+                if name not in known:
+                    msg = (
+                        f"feature view {self.name!r}: {feature.name} is derived from {name!r}, which is no feature "
+                        f"that stands before it; those are {', '.join(known)}"
+                    )
+                    raise ValueError(msg)
+            known.append(feature.name)
 
     @property
     def ref(self) -> str:
@@ -234,6 +245,11 @@ class FeatureView:
     def entity(self) -> Entity:
         """The entity that the view describes."""
         return self.source.entity
+
+    @property
+    def aggregated(self) -> tuple[Feature, ...]:
+        """The features that are aggregated from events, and so stored; the others are derived from these."""
+        return tuple(feature for feature in self.features if isinstance(feature, Feature))
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from driftline.features.conditions import Condition
 from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.derivations import Derived, Expression
 from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings
 from driftline.runtime.durations import format_duration
 
@@ -48,6 +50,16 @@ class Recipe:
     aggregate: Aggregate
     out: NDArray[np.intp]
     sources: tuple[NDArray[np.intp], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """How a derived feature is computed: ``values[:, out] = expression``, over the columns at ``places``."""
+
+    out: int
+    expression: Expression
+    places: Mapping[str, int]
+    default: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +100,7 @@ class ViewLayout:
     fingerprint: int
     defaults: NDArray[np.float64]
     recipes: tuple[Recipe, ...]
+    derivations: tuple[Derivation, ...]
     neutral: tuple[NDArray[np.float64], ...]
     blank: State = field(repr=False)
 
@@ -123,7 +136,7 @@ class ViewLayout:
 @lru_cache(maxsize=1024)
 def _derive(view: FeatureView) -> ViewLayout:
     rings = derive_rings(view)
-    lasts = tuple(sorted({f.input for f in view.features if _reads_last(f)}))
+    lasts = tuple(sorted({f.input for f in view.aggregated if _reads_last(f)}))
     accumulated = {item.field for ring in rings for item in ring.accumulators}
     dtype = _dtype(rings, lasts)
     fingerprint = _fingerprint(view, rings, lasts)
@@ -133,15 +146,34 @@ def _derive(view: FeatureView) -> ViewLayout:
         rings=rings,
         lasts=lasts,
         inputs=tuple(sorted((accumulated | set(lasts)) - {""})),
-        fields=tuple(sorted({f.field for f in view.features} - {""})),
+        fields=tuple(sorted({f.field for f in view.aggregated} - {""})),
         filtered=_filtered(view),
         base_us=math.gcd(*(ring.width_us for ring in rings)) or SECOND_US,
         dtype=dtype,
         fingerprint=fingerprint,
-        defaults=np.array([math.nan if f.default is None else f.default for f in view.features]),
+        defaults=np.array([_stored_default(f) for f in view.features]),
         recipes=_recipes(view, rings, lasts),
+        derivations=_derivations(view),
         neutral=neutral,
         blank=_blank(dtype, fingerprint, neutral),
+    )
+
+
+def _stored_default(feature: Feature | Derived) -> float:
+    return feature.default if isinstance(feature, Feature) and feature.default is not None else math.nan
+
+
+def _derivations(view: FeatureView) -> tuple[Derivation, ...]:
+    places = {feature.name: place for place, feature in enumerate(view.features)}
+    return tuple(
+        Derivation(
+            out=places[feature.name],
+            expression=feature.expression,
+            places=places,
+            default=math.nan if feature.default is None else feature.default,
+        )
+        for feature in view.features
+        if isinstance(feature, Derived)
     )
 
 
@@ -155,7 +187,7 @@ def _reads_last(feature: Feature) -> bool:
 def _filtered(view: FeatureView) -> tuple[FilteredInput, ...]:
     found = {
         f.input: FilteredInput(name=f.input, field=f.field, condition=f.condition)
-        for f in view.features
+        for f in view.aggregated
         if f.condition is not None
     }
     return tuple(found[name] for name in sorted(found))
@@ -195,7 +227,7 @@ def _blank(dtype: np.dtype[np.void], fingerprint: int, neutral: tuple[NDArray[np
 
 
 def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> int:
-    """Return a checksum of everything that the bytes of a row depend on (not of names or defaults)."""
+    """Return a checksum of everything that the bytes of a row depend on (not of names, defaults or formulas)."""
     source = view.source
     parts = [f"layout {LAYOUT_VERSION}", source.event_type, source.entity_field, source.event_time]
     parts += [] if view.where is None else [f"where {view.where}"]
@@ -214,6 +246,8 @@ def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...])
     # By aggregate and number of sources: the time since the last event has one where a condition filters.
     grouped: dict[tuple[Aggregate, int], list[tuple[int, tuple[int, ...]]]] = {}
     for out, feature in enumerate(view.features):
+        if isinstance(feature, Derived):
+            continue
         if _reads_last(feature):
             sources: tuple[int, ...] = (lasts.index(feature.input),)
         elif feature.aggregate in UNWINDOWED or feature.window_us is None:

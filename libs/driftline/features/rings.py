@@ -101,7 +101,7 @@ def derive_rings(view: FeatureView) -> tuple[Ring, ...]:
     ConfigurationError
         Where a window has no fitting tile width.
     """
-    windowed = [feature for feature in view.features if feature.aggregate not in UNWINDOWED]
+    windowed = [feature for feature in view.aggregated if feature.aggregate not in UNWINDOWED]
     windows = sorted({feature.window_us for feature in windowed if feature.window_us is not None})
     if view.tile:
         groups = [(windows, _declared_width(view, windows))] if windows else []

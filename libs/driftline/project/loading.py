@@ -315,12 +315,12 @@ def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventTy
         raise ConfigurationError(msg)
     conditions = [(f"the condition of {view.name!r}", view.where)]
     conditions += [
-        (f"the condition of {one.name!r} of {view.name!r}", one.condition) for one in view.features
+        (f"the condition of {one.name!r} of {view.name!r}", one.condition) for one in view.aggregated
     ]
     for what, condition in conditions:
         for _, mistake in condition_mistakes(condition, partial(field_type, event_type.schema)):
             raise ConfigurationError(f"{path}: {what} {mistake} in {event_type.schema_path.name}")
-    for feature in view.features:
+    for feature in view.aggregated:
         if not feature.field:
             continue
         kind = field_type(event_type.schema, feature.field)

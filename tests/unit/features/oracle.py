@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from driftline.features import (
     Aggregate,
+    Derived,
     Entity,
     Feature,
     FeatureView,
     Source,
     count,
+    derived,
+    feature,
     field,
     last,
     maximum,
@@ -27,6 +30,7 @@ from driftline.features import (
     time_since_last,
 )
 from driftline.features.conditions import Among, Both, Comparison, Condition, Either, Negated, Present, Truth
+from driftline.features.derivations import Clipped, Expression, Number, Operation, Reference
 from driftline.features.layout import State, ViewLayout
 from driftline.features.matching import layout_inputs, matches
 from driftline.features.update import apply_events
@@ -91,7 +95,24 @@ FILTERED_TWICE = FeatureView(
     [rate("late").where(field("fare") >= 1).over("20m").named("rate"), time_since_last()],
     where=~field("kind").is_in("cab"),
 )
-VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY, FILTERED_FEATURES, FILTERED_VIEW, FILTERED_TWICE]
+DERIVED = FeatureView(
+    "derived",
+    1,
+    SOURCE,
+    [
+        derived("trend", feature("mean_delay_1m") - feature("mean_delay_5m")),
+        mean("delay").over("1m"),
+        mean("delay").over("5m").or_default(1.0),
+        count().over("1m"),
+        derived("ratio", feature("count_1m") / feature("count_5m")),
+        derived("share", (1 - feature("ratio") * 2).clip(-0.5, 0.5)).or_default(9.0),
+        count().over("5m"),
+        derived("sum", -feature("trend") + feature("last_fare") + 3),
+        last("fare"),
+        derived("inverse", (100 / feature("last_fare")).clip(low=-20)),
+    ],
+)
+VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY, FILTERED_FEATURES, FILTERED_VIEW, FILTERED_TWICE, DERIVED]
 
 views = st.sampled_from(VIEWS)
 
@@ -228,6 +249,44 @@ def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], 
     else:
         value = _windowed(layout, feature, events, as_of_us)
     return feature.default if math.isnan(value) and feature.default is not None else value
+
+
+def view_values(
+    layout: ViewLayout, events: Sequence[Trip], as_of_us: int, served: Mapping[str, float] | None = None
+) -> list[float]:
+    """Compute all features of a view for one entity's events; ``served`` replaces what is aggregated."""
+    values = dict(served or {})
+    if served is None:
+        for each in layout.view.aggregated:
+            values[each.name] = feature_value(layout, each, events, as_of_us)
+    for each in layout.view.features:
+        if isinstance(each, Derived):
+            found = formula(each.expression, values)
+            values[each.name] = each.default if math.isnan(found) and each.default is not None else found
+    return [values[each.name] for each in layout.view.features]
+
+
+def formula(expression: Expression, values: Mapping[str, float]) -> float:
+    """Compute a formula by the book: NaN where an operand is, or where there is no finite result."""
+    match expression:
+        case Reference(name):
+            return values[name]
+        case Number(value):
+            return value
+        case Clipped(inner, low, high):
+            found = formula(inner, values)
+            if math.isnan(found):
+                return found
+            return min(max(found, -math.inf if low is None else low), math.inf if high is None else high)
+        case Operation(sign, left, right):
+            first, second = formula(left, values), formula(right, values)
+            if sign == "/" and second == 0:
+                return math.nan
+            result = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign](
+                first, second
+            )
+            return result if math.isfinite(result) else math.nan
+    raise TypeError(expression)
 
 
 def _windowed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:

@@ -132,15 +132,18 @@ def test_what_python_would_silently_cut_short_is_refused(wrong: object) -> None:
         wrong()  # type: ignore[operator]
 
 
-def test_mypy_tells_wrong_conditions(tmp_path: Path) -> None:
+def test_mypy_tells_wrong_conditions_and_formulas(tmp_path: Path) -> None:
     declared = tmp_path / "features.py"
     declared.write_text(
-        "from driftline.features import count, field\n"
+        "from driftline.features import count, derived, feature, field\n"
         'good = count().where((field("late") == False) & (field("delay") > 3) | field("kind").is_in("a"))\n'
         'count().where(field("delay") > "3")\n'
         'count().where(field("late"))\n'
         'count().where(field("late") == None)\n'
         'field("kind").is_in(1)\n'
+        'derived("x", 2 * feature("a") / feature("b"))\n'
+        'feature("a") + "b"\n'
+        'derived("x", count())\n'
     )
     environment = {**os.environ, "MYPYPATH": str(LIBS)}
     options = [
@@ -159,4 +162,4 @@ def test_mypy_tells_wrong_conditions(tmp_path: Path) -> None:
         check=False,
     )
     lines = [line.split(":")[1] for line in done.stdout.splitlines() if "error:" in line]
-    assert lines == ["3", "4", "5", "6"], done.stdout + done.stderr
+    assert lines == ["3", "4", "5", "6", "8", "9"], done.stdout + done.stderr

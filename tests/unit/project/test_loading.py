@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from driftline.contracts.project_schemas import outcome_schema, prediction_schema
 from driftline.project import (
     AskingLevel,
     ComparisonRule,
@@ -24,7 +25,7 @@ from driftline.runtime.errors import ConfigurationError
 Edit = Callable[[str], str]
 
 FEATURES = """
-from driftline.features import Entity, FeatureView, Source, count, field, mean, rate
+from driftline.features import Entity, FeatureView, Source, count, derived, feature, field, mean, rate
 
 shop = Entity("shop")
 sales = Source("sales", entity=shop, event_time="sold_at")
@@ -93,6 +94,21 @@ def test_a_view_with_conditions_on_fields_of_every_kind_loads(folder: Path) -> N
     (folder / "features.py").write_text(filtered(text, condition + ' & field("sold_at").present()'))
     view = load_project(folder).views["shop_sales"]
     assert view.columns == ("shop_sales__p", "shop_sales__rate_returned_1d")
+
+
+def test_derived_features_are_columns_of_the_model_and_of_the_log(folder: Path) -> None:
+    formula = 'derived("spread", feature("mean_price_1h") / feature("rate_returned_1d"))'
+    (folder / "features.py").write_text(FEATURES.replace('over("1d")]', f'over("1d"), {formula}]'))
+    column = "shop_sales__spread"
+    returns = {**declared()["models"]["returns"], "baseline": column, "monitor": {"ignore": [column]}}  # type: ignore[index]
+    (folder / "driftline.yaml").write_text(yaml.safe_dump({**declared(), "models": {"returns": returns}}))
+
+    project = load_project(folder)
+
+    assert project.models["returns"].numeric_columns[-1] == column
+    for made in (prediction_schema(project), outcome_schema(project)):
+        (logged,) = (each for each in made["fields"] if each["name"] == column)
+        assert logged["type"] == ["null", "double"]
 
 
 def test_a_correct_project_loads(folder: Path) -> None:
@@ -201,6 +217,12 @@ def test_a_wrong_model_is_told(folder: Path, change: dict[str, object], complain
         (
             lambda text: text.replace('mean("price")', 'mean("price").where(field("size") == "L")'),
             r"features.py:6: feature view 'shop_sales': mean_price_1h .*needs a name that says so: .named",
+        ),
+        (
+            lambda text: text.replace(
+                'over("1d")]', 'over("1d"), derived("x", feature("mean_price_2h") * 2)]'
+            ),
+            r"features.py:6: feature view 'shop_sales': x is derived from 'mean_price_2h', which is no feature",
         ),
         (
             lambda text: text + text.replace("shop_sales = ", "again = ").replace("1h", "2h"),
