@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from driftline.features.event_columns import event_keys
 from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
 from driftline.features.matching import filtered_inputs, matches
@@ -129,7 +130,7 @@ def _of_view(
 ) -> tuple[pa.Array, Ints, Mapping[str, NDArray[np.float64]]]:
     """Return entities, times and inputs of the events that a view is about."""
     view = layout.view
-    entities = events.column(view.source.entity_field)
+    entities = event_keys(view.source, events)
     inputs = filtered_inputs(layout, events, inputs)
     if view.where is None:
         return entities, time_us, inputs

@@ -19,6 +19,7 @@ from driftline.features.declarations import (
     time_since_last,
 )
 from driftline.features.derivations import Derived, derived, feature
+from driftline.features.entity_keys import join_key
 
 __all__ = [
     "Aggregate",
@@ -33,6 +34,7 @@ __all__ = [
     "derived",
     "feature",
     "field",
+    "join_key",
     "last",
     "maximum",
     "mean",

@@ -40,31 +40,68 @@ class OnStale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Something that features describe: an airport, a customer. Its key is a string field of that name."""
+    """Something that features describe: an airport, a customer. Its key is a string field of that name.
+
+    A composite entity, like an airline at an airport, is keyed by several: ``keys=("origin", "carrier")``. Requests
+    name each of them, and events have a field for each.
+    """
 
     name: str
     description: str = ""
+    keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_name("entity", self.name)
+        if isinstance(self.keys, str):
+            msg = f'entity {self.name!r}: keys are several names, like keys=("origin", "carrier")'
+            raise TypeError(msg)
+        object.__setattr__(self, "keys", tuple(self.keys) or (self.name,))
+        if self.keys == (self.name,):
+            return
+        for key in self.keys:
+            check_name(f"entity {self.name!r}: key", key)
+        if len(self.keys) < 2 or len(set(self.keys)) < len(self.keys) or self.name in self.keys:
+            msg = (
+                f"entity {self.name!r}: keys {', '.join(self.keys)} make no composite entity: it has two or more "
+                "different ones, and a name of its own"
+            )
+            raise ValueError(msg)
+
+    @property
+    def composite(self) -> bool:
+        """Whether several keys make up the entity's."""
+        return len(self.keys) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a view's events come from: an event type of the project, the entity they are about, their time.
 
-    ``entity_field`` is the event field that holds the entity's key; the entity's name unless said.
+    ``entity_field`` is the event field that holds the entity's key; the entity's name unless said. A composite
+    entity's are ``entity_fields``, in the order of its keys; fields of those names unless said.
     """
 
     event_type: str
     entity: Entity
     event_time: str
     entity_field: str = ""
+    entity_fields: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_name("event type", self.event_type)
-        if not self.entity_field:
-            object.__setattr__(self, "entity_field", self.entity.name)
+        keys, fields = self.entity.keys, tuple(self.entity_fields)
+        if not fields:
+            fields = (self.entity_field,) if self.entity_field else tuple(keys)
+        said_twice = bool(self.entity_field) and fields != (self.entity_field,)
+        if isinstance(self.entity_fields, str) or said_twice or len(fields) != len(keys):
+            wanted = "entity_fields=(...), one for each, in this order" if len(keys) > 1 else "entity_field="
+            msg = (
+                f"source {self.event_type!r}: the key of {self.entity.name!r} is {', '.join(keys)}: name its event "
+                f"{'fields' if len(keys) > 1 else 'field'} with {wanted}"
+            )
+            raise ValueError(msg)
+        object.__setattr__(self, "entity_fields", fields)
+        object.__setattr__(self, "entity_field", "" if self.entity.composite else fields[0])
 
 
 @dataclass(frozen=True, slots=True)

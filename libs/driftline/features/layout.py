@@ -229,7 +229,7 @@ def _blank(dtype: np.dtype[np.void], fingerprint: int, neutral: tuple[NDArray[np
 def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> int:
     """Return a checksum of everything that the bytes of a row depend on (not of names, defaults or formulas)."""
     source = view.source
-    parts = [f"layout {LAYOUT_VERSION}", source.event_type, source.entity_field, source.event_time]
+    parts = [f"layout {LAYOUT_VERSION}", source.event_type, ",".join(source.entity_fields), source.event_time]
     parts += [] if view.where is None else [f"where {view.where}"]
     parts += [f"{ring.width_us}x{ring.slots} {' '.join(map(str, ring.accumulators))}" for ring in rings]
     parts.append(" ".join(lasts))

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
-from driftline.features.event_columns import micros, one_array
+from driftline.features.event_columns import event_keys, micros, one_array
 from driftline.features.layout import NEVER, TILE_LIMIT, ViewLayout
 from driftline.features.matching import layout_inputs, matches
 from driftline.features.read import ViewValues, finalize, window_tiles, window_totals
@@ -68,7 +68,7 @@ def as_of_join(
         The source's events, in any order, each once. Those without an entity or a time are left out, and those
         that the view's condition leaves out.
     keys
-        The entity of each row.
+        The key of each row's entity (a composite one's as ``entity_keys.join_key`` makes it).
     as_of_us
         The instant of each row, in microseconds.
     known_at
@@ -143,8 +143,8 @@ def _history(
         events = pa.Table.from_batches([events])
     known_column = known_at or source.event_time
     conditions = {name for item in layout.filtered for name in item.condition.fields}
-    named = {source.entity_field, source.event_time, known_column, *layout.fields, *conditions}
-    field = one_array(events.column(source.entity_field)).cast(pa.string())
+    named = {source.event_time, known_column, *layout.fields, *conditions}
+    field = event_keys(source, events).cast(pa.string())
     counts = pc.is_in(field, entities)
     for name in (source.event_time, known_column):
         counts = pc.and_(counts, one_array(events.column(name)).is_valid())

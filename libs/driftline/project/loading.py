@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from driftline.alerts.rules import AlertRules
-from driftline.features import FeatureView
+from driftline.features import Entity, FeatureView
 from driftline.project.condition_fields import condition_mistakes
 from driftline.project.declaration import (
     DecisionRule,
@@ -183,7 +183,7 @@ def load_project(folder: Path) -> Project:
         lambda item: _event_type(folder, item[0], item[1]), declared.events.items(), lambda found: found.name
     )
     views = _views(folder / declared.features, event_types)
-    entities = {view.entity.name: view.entity for view in views.values()}
+    entities = _entities(folder / declared.features, views.values())
     models = _each(
         lambda item: _model(path, item[0], item[1], declared.owner, entities=entities, views=views),
         declared.models.items(),
@@ -296,6 +296,20 @@ def _views(path: Path, event_types: Mapping[str, EventType]) -> dict[str, Featur
     return _each(checked, declared, lambda view: view.name)
 
 
+def _entities(path: Path, views: Iterable[FeatureView]) -> dict[str, Entity]:
+    """Return the views' entities by name; raise ConfigurationError where one name has two keys."""
+    entities: dict[str, Entity] = {}
+    for view in views:
+        known = entities.setdefault(view.entity.name, view.entity)
+        if known.keys != view.entity.keys:
+            msg = (
+                f"{path}: entity {known.name!r} is made of {', '.join(known.keys)} in one view and of "
+                f"{', '.join(view.entity.keys)} in {view.name!r}; declare it once"
+            )
+            raise ConfigurationError(msg)
+    return entities
+
+
 def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventType]) -> None:
     event_type = event_types.get(view.source.event_type)
     if event_type is None:
@@ -310,9 +324,10 @@ def _check_view(path: Path, view: FeatureView, event_types: Mapping[str, EventTy
             f"type {event_type.name!r} has {event_type.event_time!r}"
         )
         raise ConfigurationError(msg)
-    if field_type(event_type.schema, view.source.entity_field) != "string":
-        msg = f"{path}: {view.source.entity_field!r}, the entity of {view.name!r}, is no string field of {event_type.schema_path.name}"
-        raise ConfigurationError(msg)
+    for field in view.source.entity_fields:
+        if field_type(event_type.schema, field) != "string":
+            msg = f"{path}: {field!r}, the entity of {view.name!r}, is no string field of {event_type.schema_path.name}"
+            raise ConfigurationError(msg)
     conditions = [(f"the condition of {view.name!r}", view.where)]
     conditions += [
         (f"the condition of {one.name!r} of {view.name!r}", one.condition) for one in view.aggregated
@@ -460,7 +475,7 @@ def _check_history(path: Path, declared: _File) -> None:
 def _check_request_names(path: Path, project: Project) -> None:
     kinds: dict[str, str] = {}
     for model in project.models.values():
-        for name, kind in [(entity.name, "entity") for entity in model.entities] + [
+        for name, kind in [(key, "entity") for key in model.entity_keys] + [
             (field.name, f"{field.type} input") for field in model.inputs
         ]:
             if name in _RESERVED:

@@ -18,7 +18,7 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.contracts.wire import frame
-from driftline.features import Entity, FeatureView, Source, count, last, mean, std, sum_of
+from driftline.features import Entity, FeatureView, Source, count, join_key, last, mean, std, sum_of
 from driftline.features import field as event_field
 from driftline.features.keys import blob_key, owner_key, partition_of
 from driftline.features.layout import ViewLayout
@@ -44,6 +44,7 @@ _SCHEMA = {
         {"name": "merchant", "type": ["null", "string"], "default": None},
         {"name": "paid_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
         {"name": "amount", "type": ["null", "double"], "default": None},
+        {"name": "kind", "type": "string", "default": "card"},
     ],
 }
 _CUSTOMER = Source("payments", Entity("customer"), "paid_at")
@@ -55,8 +56,13 @@ LARGE = FeatureView(
     [count().over("24h"), sum_of("amount").where(event_field("merchant") == "m1").over("24h").named("at_m1")],
     where=event_field("amount") > 20,
 )
+#: One pair is keyed by what keys the topic too, so it has one home; the other lies in several partitions.
+_PAIR = Source("payments", Entity("pair", keys=("customer", "merchant")), "paid_at")
+_DAY = Source("payments", Entity("kind_at", keys=("merchant", "kind")), "paid_at")
 VIEWS = (
     LARGE,
+    FeatureView("pairs", 1, _PAIR, [count().over("24h"), last("amount")]),
+    FeatureView("kinds", 1, _DAY, [count().over("24h"), mean("amount").over("24h")]),
     FeatureView("spent", 1, _CUSTOMER, [count().over("1h"), sum_of("amount").over("24h"), last("amount")]),
     FeatureView("earned", 1, _MERCHANT, [mean("amount").over("24h"), std("amount").over("24h")]),
 )
@@ -71,6 +77,7 @@ class Payment:
     paid_at: int = NOW_US
     merchant: str | None = "m"
     amount: float | None = 1.0
+    kind: str = "card"
 
 
 @pytest.fixture(name="payments")
@@ -89,6 +96,7 @@ def payments(total: int, *, start: int = 0, customers: int = 20) -> list[Payment
             merchant=f"m{number % 7}" if number % 11 else None,
             paid_at=NOW_US - int(random.integers(0, 20 * 3_600_000_000)),
             amount=round(float(random.normal(20, 9)), 2) if number % 5 else None,
+            kind=("card", "~cash,", "")[number % 3],
         )
         for number in range(start, start + total)
     ]
@@ -119,7 +127,8 @@ class World:
 
     def encode(self, payment: Payment) -> bytes:
         record = {
-            name: getattr(payment, name) for name in ("event_id", "customer", "merchant", "paid_at", "amount")
+            name: getattr(payment, name)
+            for name in ("event_id", "customer", "merchant", "paid_at", "amount", "kind")
         }
         return frame(self.schema_id, self.codec.encode(record))
 
@@ -214,7 +223,8 @@ class World:
                 continue
             seen.add((payment.event_id, partition))
             for view in VIEWS:
-                entity = getattr(payment, view.source.entity_field)
+                parts = [getattr(payment, name) for name in view.source.entity_fields]
+                entity = None if None in parts else join_key(parts) if len(parts) > 1 else parts[0]
                 if entity is None or (view is LARGE and (payment.amount is None or payment.amount <= 20)):
                     continue
                 layout = ViewLayout.of(view)

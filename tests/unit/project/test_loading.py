@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from driftline.contracts.project_schemas import outcome_schema, prediction_schema
+from driftline.contracts.project_schemas import outcome_schema, prediction_request_schema, prediction_schema
 from driftline.project import (
     AskingLevel,
     ComparisonRule,
@@ -94,6 +94,76 @@ def test_a_view_with_conditions_on_fields_of_every_kind_loads(folder: Path) -> N
     (folder / "features.py").write_text(filtered(text, condition + ' & field("sold_at").present()'))
     view = load_project(folder).views["shop_sales"]
     assert view.columns == ("shop_sales__p", "shop_sales__rate_returned_1d")
+
+
+COMPOSITE = FEATURES.replace('Entity("shop")', 'Entity("shelf", keys=("shop", "size_of"))')
+
+
+def write_composite(folder: Path, features: str = COMPOSITE, **changes: object) -> None:
+    """The project with a shelf, made of a shop and a size that is a text."""
+    returns = {**declared()["models"]["returns"], "entities": ["shelf"], **changes}  # type: ignore[index]
+    write(folder, models={"returns": returns})
+    with_size = schema()
+    with_size["fields"].append({"name": "size_of", "type": "string"})  # type: ignore[attr-defined]
+    (folder / "sales.avsc").write_text(json.dumps(with_size))
+    (folder / "features.py").write_text(features)
+
+
+def test_requests_name_the_keys_of_a_composite_entity(folder: Path) -> None:
+    write_composite(folder, segments=["size_of"])
+
+    project = load_project(folder)
+
+    assert project.request_entities == ("shop", "size_of")
+    assert project.models["returns"].categorical_columns == ("shop", "size_of")
+    names = [each["name"] for each in prediction_request_schema(project)["fields"]]
+    assert names[-3:] == ["shop", "size_of", "basket"]
+    assert "shelf" not in names
+
+
+@pytest.mark.parametrize(
+    ("edit", "changes", "complaint"),
+    [
+        (lambda text: text, {"entities": ["shop"]}, "names entity 'shop', known are: shelf"),
+        (
+            lambda text: text,
+            {"inputs": {"size_of": {"type": "string"}}},
+            "'size_of' is declared as entity and as string input",
+        ),
+        (
+            lambda text: text.replace('"size_of"', '"score"'),
+            {},
+            "'score', the entity of 'shop_sales', is no string",
+        ),
+        (
+            lambda text: text.replace(
+                'event_time="sold_at"', 'event_time="sold_at", entity_fields=("shop", "price")'
+            ),
+            {},
+            "'price', the entity of 'shop_sales', is no string field of sales.avsc",
+        ),
+        (
+            lambda text: text.replace('event_time="sold_at"', 'event_time="sold_at", entity_field="shop"'),
+            {},
+            r"features.py:5: source 'sales': the key of 'shelf' is shop, size_of: name its event fields with entity_fields",
+        ),
+        (lambda text: text.replace(', "size_of"', ", "), {}, "features.py:4: .*make no composite entity"),
+        (
+            lambda text: (
+                text
+                + text.replace("shop_sales", "again").replace('("shop", "size_of")', '("size_of", "shop")')
+            ),
+            {},
+            "entity 'shelf' is made of shop, size_of in one view and of size_of, shop in 'again'",
+        ),
+    ],
+)
+def test_a_wrong_composite_entity_is_told(
+    folder: Path, edit: Edit, changes: dict[str, object], complaint: str
+) -> None:
+    write_composite(folder, edit(COMPOSITE), **changes)
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_project(folder)
 
 
 def test_derived_features_are_columns_of_the_model_and_of_the_log(folder: Path) -> None:
