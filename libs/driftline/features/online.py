@@ -165,7 +165,7 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     if rows is None or not fits:
         msg = (
             f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
-            f"windows, fields or source were changed. Raise its version (version={layout.view.version + 1}), so that "
+            f"windows, fields, conditions or source were changed. Raise its version (version={layout.view.version + 1}), so that "
             "it is computed anew beside the old one"
         )
         raise ConfigurationError(msg)

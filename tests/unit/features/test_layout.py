@@ -20,7 +20,7 @@ from driftline.features.layout import NEVER, ViewLayout
 from driftline.features.rings import FEWEST_TILES, MOST_TILES
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
-from tests.unit.features.oracle import SOURCE, VIEWS
+from tests.unit.features.oracle import DERIVED, FILTERED_VIEW, SOURCE, VIEWS
 
 
 def view(*features: Feature, tile: str = "", source: Source = SOURCE, name: str = "v") -> FeatureView:
@@ -151,7 +151,7 @@ def test_features_under_one_condition_share_accumulators_but_not_with_others() -
 
 
 def test_equal_views_share_a_layout() -> None:
-    declared = view(count().over("1h"))
+    declared = replace(DERIVED, where=FILTERED_VIEW.where)
     assert ViewLayout.of(declared) is ViewLayout.of(pickle.loads(pickle.dumps(declared)))
 
 
