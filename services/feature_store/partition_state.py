@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from driftline.features.event_columns import event_keys
 from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
+from driftline.features.matching import filtered_inputs, matches
 from driftline.project import EventType, Project
 from driftline.runtime import metrics
 from driftline.runtime.errors import BadMessageError
@@ -54,7 +56,7 @@ class PartitionState:
             (view, ResidentView(ViewLayout.of(view), self._key_of(prefix, view.ref), limit=max_entities))
             for view in project.views_of(ownership.event_type)
         ]
-        inputs = {name for _, resident in self._views for name in resident.layout.inputs}
+        inputs = {name for _, resident in self._views for name in resident.layout.fields}
         self._validation = EventValidation(
             self._event_type,
             sorted(inputs),
@@ -97,8 +99,8 @@ class PartitionState:
             inputs = {name: column[fresh] for name, column in events.inputs.items()}
             blobs = []
             for view, resident in self._views if len(fresh) else ():
-                entities = valid.column(view.source.entity_field)
-                writes, too_late = resident.apply(entities, time_us, inputs, self._store.load)
+                entities, own_time_us, own_inputs = _of_view(resident.layout, valid, time_us, inputs)
+                writes, too_late = resident.apply(entities, own_time_us, own_inputs, self._store.load)
                 blobs.append(writes)
                 metrics.EVENTS_TOO_LATE.labels(view.ref).inc(too_late)
         write = StoreWrite(
@@ -121,6 +123,19 @@ class PartitionState:
     def _key_of(self, prefix: str, view_ref: str) -> Callable[[str], str]:
         head = blob_key(prefix, self.ownership.event_type, self.ownership.partition, view_ref, "")
         return lambda entity: head + entity
+
+
+def _of_view(
+    layout: ViewLayout, events: pa.RecordBatch, time_us: Ints, inputs: Mapping[str, NDArray[np.float64]]
+) -> tuple[pa.Array, Ints, Mapping[str, NDArray[np.float64]]]:
+    """Return entities, times and inputs of the events that a view is about."""
+    view = layout.view
+    entities = event_keys(view.source, events)
+    inputs = filtered_inputs(layout, events, inputs)
+    if view.where is None:
+        return entities, time_us, inputs
+    rows = np.flatnonzero(matches(view.where, events))
+    return entities.take(pa.array(rows)), time_us[rows], {name: inputs[name][rows] for name in layout.inputs}
 
 
 def _by_hour(hashes: NDArray[np.uint64], hours: Ints, *, still: Sequence[int]) -> dict[int, bytes]:

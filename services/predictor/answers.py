@@ -72,7 +72,7 @@ def _model(declaration: ModelDeclaration, rack: ModelRack) -> dict[str, Any]:
         "owner": declaration.owner,
         "version": loaded.version if loaded else None,
         "problem": rack.missing.get(declaration.name),
-        "entities": [entity.name for entity in declaration.entities],
+        "entities": list(declaration.entity_keys),
         "inputs": {one.name: one.type.value for one in declaration.inputs},
         "views": [view.ref for view in declaration.views],
         "decision": {

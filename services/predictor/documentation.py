@@ -29,13 +29,14 @@ _TIME = {
 
 def request_schema(model: ModelDeclaration) -> dict[str, Any]:
     """Return the JSON Schema of a model's request bodies."""
+    described = {one.name: one.description for one in model.entities}
     entities = {
-        one.name: {
+        key: {
             "type": "string",
             "maxLength": MAX_KEY,
-            "description": one.description or f"Key of the {one.name}.",
+            "description": described.get(key) or f"Key of the {key}.",
         }
-        for one in model.entities
+        for key in model.entity_keys
     }
     inputs = {one.name: _input_schema(one) for one in model.inputs}
     return {
@@ -64,7 +65,7 @@ def request_schema(model: ModelDeclaration) -> dict[str, Any]:
 def request_example(model: ModelDeclaration) -> dict[str, Any]:
     """Return a body that the model answers."""
     return {
-        "entities": {one.name: f"{one.name}-1" for one in model.entities},
+        "entities": {key: f"{key}-1" for key in model.entity_keys},
         "inputs": {one.name: 1.0 if one.type is InputType.DOUBLE else "text" for one in model.inputs},
         "event_time": _EXAMPLE_TIME,
     }

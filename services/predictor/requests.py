@@ -86,7 +86,7 @@ class _Reading:
 
     def entities(self, declaration: ModelDeclaration | None) -> dict[str, str]:
         """Return the keys of the model's entities. What is missing is the engine's to refuse."""
-        known = {} if declaration is None else {one.name: one for one in declaration.entities}
+        known = {} if declaration is None else dict.fromkeys(declaration.entity_keys)
         given = self._named(ENTITIES, known, declaration)
         read = {
             name: self._read((ENTITIES, name), value, lambda value: _text(value, MAX_KEY))

@@ -12,7 +12,7 @@ from driftline.checking.project_check import GENERATED
 from driftline.checking.schema_fields import ALIKE, field_named, fields_of, likely_name, way_to_field
 from driftline.contracts.compatibility import BACKWARD_ADVICE, explain_incompatibility
 from driftline.features import FeatureView
-from driftline.features.differences import fields_read, view_differences
+from driftline.features.differences import computation, fields_read, view_differences
 from driftline.features.layout import ViewLayout
 from driftline.project import EventType, ModelDeclaration, Project
 from driftline.project.loading import FILE, Examination
@@ -243,9 +243,8 @@ def _needs_version(old: FeatureView, new: FeatureView) -> bool:
     return not same_rows or any(after.get(column) != how for column, how in before.items())
 
 
-def _computed(view: FeatureView) -> dict[str, tuple[str, str, int | None]]:
-    how = ((one.aggregate, one.field, one.window_us) for one in view.features)
-    return dict(zip(view.columns, how, strict=True))
+def _computed(view: FeatureView) -> dict[str, str]:
+    return dict(zip(view.columns, map(computation, view.features), strict=True))
 
 
 def _model_changes(pair: _Pair) -> Iterator[Change]:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from driftline.features.conditions import Condition
+from driftline.features.derivations import Derived
+from driftline.features.names import check_name
 from driftline.runtime.durations import format_duration, parse_duration_us
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-def _check_name(kind: str, name: str) -> None:
-    if not _NAME.fullmatch(name) or "__" in name:
-        msg = f"{kind} name {name!r}: use lower-case letters, digits and single underscores, starting with a letter"
-        raise ValueError(msg)
 
 
 class Aggregate(StrEnum):
@@ -46,31 +40,68 @@ class OnStale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Something that features describe: an airport, a customer. Its key is a string field of that name."""
+    """Something that features describe: an airport, a customer. Its key is a string field of that name.
+
+    A composite entity, like an airline at an airport, is keyed by several: ``keys=("origin", "carrier")``. Requests
+    name each of them, and events have a field for each.
+    """
 
     name: str
     description: str = ""
+    keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_name("entity", self.name)
+        check_name("entity", self.name)
+        if isinstance(self.keys, str):
+            msg = f'entity {self.name!r}: keys are several names, like keys=("origin", "carrier")'
+            raise TypeError(msg)
+        object.__setattr__(self, "keys", tuple(self.keys) or (self.name,))
+        if self.keys == (self.name,):
+            return
+        for key in self.keys:
+            check_name(f"entity {self.name!r}: key", key)
+        if len(self.keys) < 2 or len(set(self.keys)) < len(self.keys) or self.name in self.keys:
+            msg = (
+                f"entity {self.name!r}: keys {', '.join(self.keys)} make no composite entity: it has two or more "
+                "different ones, and a name of its own"
+            )
+            raise ValueError(msg)
+
+    @property
+    def composite(self) -> bool:
+        """Whether several keys make up the entity's."""
+        return len(self.keys) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a view's events come from: an event type of the project, the entity they are about, their time.
 
-    ``entity_field`` is the event field that holds the entity's key; the entity's name unless said.
+    ``entity_field`` is the event field that holds the entity's key; the entity's name unless said. A composite
+    entity's are ``entity_fields``, in the order of its keys; fields of those names unless said.
     """
 
     event_type: str
     entity: Entity
     event_time: str
     entity_field: str = ""
+    entity_fields: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_name("event type", self.event_type)
-        if not self.entity_field:
-            object.__setattr__(self, "entity_field", self.entity.name)
+        check_name("event type", self.event_type)
+        keys, fields = self.entity.keys, tuple(self.entity_fields)
+        if not fields:
+            fields = (self.entity_field,) if self.entity_field else tuple(keys)
+        said_twice = bool(self.entity_field) and fields != (self.entity_field,)
+        if isinstance(self.entity_fields, str) or said_twice or len(fields) != len(keys):
+            wanted = "entity_fields=(...), one for each, in this order" if len(keys) > 1 else "entity_field="
+            msg = (
+                f"source {self.event_type!r}: the key of {self.entity.name!r} is {', '.join(keys)}: name its event "
+                f"{'fields' if len(keys) > 1 else 'field'} with {wanted}"
+            )
+            raise ValueError(msg)
+        object.__setattr__(self, "entity_fields", fields)
+        object.__setattr__(self, "entity_field", "" if self.entity.composite else fields[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +109,8 @@ class Feature:
     """One aggregate of one field over one window.
 
     ``window_us`` is None for the aggregates that have none (last, time since last); ``field`` is empty
-    for ``count()``, which counts events. ``default`` is served where there is no value.
+    for ``count()``, which counts events. ``default`` is served where there is no value. ``condition`` says
+    which of the view's events it looks at; None: all.
     """
 
     aggregate: Aggregate
@@ -86,22 +118,27 @@ class Feature:
     window_us: int | None = None
     default: float | None = None
     alias: str = ""
+    condition: Condition | None = None
 
     def over(self, window: str) -> Feature:
         """Return this feature over a sliding window, like ``"3h"``."""
         if self.aggregate in UNWINDOWED:
             msg = f"{self.aggregate}({self.field!r}) looks at the newest event only and takes no window"
             raise ValueError(msg)
-        return Feature(self.aggregate, self.field, parse_duration_us(window), self.default, self.alias)
+        return replace(self, window_us=parse_duration_us(window))
+
+    def where(self, condition: Condition) -> Feature:
+        """Return this feature over the events that satisfy a condition. It needs a name of its own."""
+        return replace(self, condition=_combined(self.condition, condition))
 
     def named(self, name: str) -> Feature:
         """Return this feature under a name of its own."""
-        _check_name("feature", name)
-        return Feature(self.aggregate, self.field, self.window_us, self.default, name)
+        check_name("feature", name)
+        return replace(self, alias=name)
 
     def or_default(self, value: float) -> Feature:
         """Return this feature with a value that is served where there is none."""
-        return Feature(self.aggregate, self.field, self.window_us, float(value), self.alias)
+        return replace(self, default=float(value))
 
     @property
     def name(self) -> str:
@@ -110,6 +147,18 @@ class Feature:
             return self.alias
         window = "" if self.window_us is None else format_duration(self.window_us)
         return "_".join(part for part in (self.aggregate.value, self.field, window) if part)
+
+    @property
+    def input(self) -> str:
+        """Name of what the kernels take for this feature: the field, or what a condition leaves of it."""
+        return self.field if self.condition is None else f"{self.field} where {self.condition}".strip()
+
+
+def _combined(first: Condition | None, second: Condition) -> Condition:
+    if not isinstance(second, Condition):
+        msg = f'where takes a condition, like field("late").is_true(), not {second!r}'
+        raise TypeError(msg)
+    return second if first is None else first & second
 
 
 def count(field_name: str = "") -> Feature:
@@ -161,22 +210,26 @@ def time_since_last() -> Feature:
 class FeatureView:
     """A versioned group of features over one source; the unit that is stored, served and versioned.
 
+    ``features`` are aggregated from the events, or derived from such ones (``derived``) when they are read.
+
     ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
+    ``where`` says which of the source's events the view is about; for it, the others have not happened.
     """
 
     name: str
     version: int
     source: Source
-    features: Sequence[Feature]
+    features: Sequence[Feature | Derived]
     ttl: str = ""
     on_stale: OnStale | str = OnStale.SERVE
     tile: str = ""
     description: str = ""
     owner: str = ""
+    where: Condition | None = None
     ttl_us: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        _check_name("feature view", self.name)
+        check_name("feature view", self.name)
         object.__setattr__(self, "features", tuple(self.features))
         if self.on_stale not in tuple(OnStale):
             msg = f"feature view {self.name!r}: on_stale is {', '.join(OnStale)}, got {self.on_stale!r}"
@@ -186,18 +239,42 @@ class FeatureView:
         if self.version < 1:
             msg = f"feature view {self.name!r}: versions start at 1, got {self.version}"
             raise ValueError(msg)
+        if self.where is not None:
+            _combined(None, self.where)
         if not self.features:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
-        for feature in self.features:
+        for feature in self.aggregated:
             if feature.aggregate not in UNWINDOWED and feature.window_us is None:
                 msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
+                raise ValueError(msg)
+            if feature.condition is not None and not feature.alias:
+                msg = (
+                    f"feature view {self.name!r}: {feature.name} over the events where {feature.condition} needs a "
+                    f"name that says so: .named('...')"
+                )
                 raise ValueError(msg)
         names = [feature.name for feature in self.features]
         for name in names:
             if names.count(name) > 1:
                 msg = f"feature view {self.name!r}: two features are named {name!r}; use .named(...)"
                 raise ValueError(msg)
+        self._check_derived()
+
+    def _check_derived(self) -> None:
+        """Check that formulas name features: aggregated ones, and derived ones that stand before them."""
+        known = [feature.name for feature in self.aggregated]
+        for feature in self.features:
+            if not isinstance(feature, Derived):
+                continue
+            for name in feature.expression.references():
+                if name not in known:
+                    msg = (
+                        f"feature view {self.name!r}: {feature.name} is derived from {name!r}, which is no feature "
+                        f"that stands before it; those are {', '.join(known)}"
+                    )
+                    raise ValueError(msg)
+            known.append(feature.name)
 
     @property
     def ref(self) -> str:
@@ -208,6 +285,11 @@ class FeatureView:
     def entity(self) -> Entity:
         """The entity that the view describes."""
         return self.source.entity
+
+    @property
+    def aggregated(self) -> tuple[Feature, ...]:
+        """The features that are aggregated from events, and so stored; the others are derived from these."""
+        return tuple(feature for feature in self.features if isinstance(feature, Feature))
 
     @property
     def columns(self) -> tuple[str, ...]:

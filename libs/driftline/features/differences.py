@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from driftline.features.declarations import Feature, FeatureView, OnStale
+from driftline.features.derivations import Derived
 from driftline.features.rings import derive_rings
 from driftline.runtime.durations import format_duration
 from driftline.runtime.errors import ConfigurationError
@@ -19,6 +20,7 @@ class Aspect(StrEnum):
     ENTITY = "entity"
     SOURCE = "source"
     ENTITY_FIELD = "entity field"
+    CONDITION = "condition"
     EVENT_TIME = "event time"
     WINDOWS = "windows"
     AGGREGATIONS = "aggregations"
@@ -73,33 +75,52 @@ def view_differences(before: FeatureView, after: FeatureView) -> tuple[Differenc
 
 
 def fields_read(view: FeatureView) -> frozenset[str]:
-    """Return the event fields that a view reads: its features', its entity's, its time's."""
-    own = {view.source.entity_field, view.source.event_time}
-    return frozenset(own | {feature.field for feature in view.features if feature.field})
+    """Return the event fields that a view reads: its features', its conditions', its entity's, its time's."""
+    conditions = (view.where, *(feature.condition for feature in view.aggregated))
+    asked = {field for condition in conditions if condition is not None for field in condition.fields}
+    own = {*view.source.entity_fields, view.source.event_time}
+    return frozenset(own | asked | {feature.field for feature in view.aggregated if feature.field})
 
 
-def formula(feature: Feature) -> str:
+def formula(feature: Feature | Derived) -> str:
     """Return how a feature is computed, in words.
 
     >>> from driftline.features import mean
     >>> formula(mean("price").over("24h").or_default(0))
     'mean(price) over 1d, 0 where there is none'
     """
-    window = "" if feature.window_us is None else f" over {format_duration(feature.window_us)}"
     default = "" if feature.default is None else f", {feature.default:g} where there is none"
-    return f"{feature.aggregate}({feature.field}){window}{default}"
+    return f"{computation(feature)}{default}"
+
+
+def computation(feature: Feature | Derived) -> str:
+    """Return how a feature's values come about, without what is served where there is none.
+
+    >>> from driftline.features import feature, derived, field, mean
+    >>> computation(mean("price").where(field("size") == "L").over("24h"))
+    'mean(price) over 1d where size = "L"'
+    >>> computation(derived("trend", feature("a") - feature("b")))
+    '(a - b)'
+    """
+    if isinstance(feature, Derived):
+        return str(feature.expression)
+    window = "" if feature.window_us is None else f" over {format_duration(feature.window_us)}"
+    where = "" if feature.condition is None else f" where {feature.condition}"
+    return f"{feature.aggregate}({feature.field}){window}{where}"
 
 
 def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
     source = view.source
-    windows = sorted({feature.window_us for feature in view.features if feature.window_us is not None})
+    windows = sorted({feature.window_us for feature in view.aggregated if feature.window_us is not None})
     yield Aspect.NAME, view.name
-    yield Aspect.ENTITY, view.entity.name
+    keys = f" ({', '.join(view.entity.keys)})" if view.entity.composite else ""
+    yield Aspect.ENTITY, f"{view.entity.name}{keys}"
     yield Aspect.SOURCE, source.event_type
-    yield Aspect.ENTITY_FIELD, source.entity_field
+    yield Aspect.ENTITY_FIELD, ", ".join(source.entity_fields)
+    yield Aspect.CONDITION, "none" if view.where is None else str(view.where)
     yield Aspect.EVENT_TIME, source.event_time
     yield Aspect.WINDOWS, ", ".join(map(format_duration, windows)) or "none"
-    yield Aspect.AGGREGATIONS, ", ".join(sorted({feature.aggregate for feature in view.features}))
+    yield Aspect.AGGREGATIONS, ", ".join(sorted({feature.aggregate for feature in view.aggregated}))
     yield Aspect.TILES, _tiles(view)
     yield Aspect.TTL, "none" if view.ttl_us is None else format_duration(view.ttl_us)
     yield Aspect.ON_STALE, OnStale(view.on_stale).value

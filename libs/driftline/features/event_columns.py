@@ -6,12 +6,42 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from driftline.features.declarations import Entity, Source
+from driftline.features.entity_keys import ESCAPES, SEPARATOR
 
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return a table's or batch's column as one array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def event_keys(source: Source, events: pa.RecordBatch | pa.Table) -> pa.Array:
+    """Return the key of each event's entity; null where one of the fields that make it up is.
+
+    >>> origin_carrier = Source("arrivals", Entity("route", keys=("origin", "carrier")), "arrived_at")
+    >>> events = pa.table({"origin": ["JFK", "a,b", None], "carrier": ["UA", "~", "UA"]})
+    >>> event_keys(origin_carrier, events).to_pylist()
+    ['JFK,UA', 'a~1b,~0', None]
+    """
+    return _joined([one_array(events.column(name)) for name in source.entity_fields])
+
+
+def request_keys(entity: Entity, requests: pa.RecordBatch | pa.Table) -> pa.Array:
+    """Return the key of the entity that each request names; null where it does not name all of it."""
+    return _joined([one_array(requests.column(name)) for name in entity.keys])
+
+
+def _joined(columns: list[pa.Array]) -> pa.Array:
+    """Join columns as ``entity_keys.join_key`` joins texts; a single one stays as it is."""
+    if len(columns) == 1:
+        return columns[0]
+    parts = [column.cast(pa.string()) for column in columns]
+    for plain, escape in ESCAPES:
+        parts = [pc.replace_substring(part, plain, escape) for part in parts]
+    return pc.binary_join_element_wise(*parts, SEPARATOR)
 
 
 def micros(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:

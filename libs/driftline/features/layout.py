@@ -6,7 +6,7 @@ A row is one item of a numpy structured dtype::
     fingerprint  u4          checksum of what the row holds; differs where a view was changed
     newest       i8          newest event time, microseconds (NEVER if there is none)
     events       i8          events applied
-    last_value   f8 [L]      newest value of each field that a ``last`` feature reads
+    last_value   f8 [L]      newest value of each input that a ``last`` feature reads
     last_time    i8 [L]      and the time of its event
     acc_k        f8 [S, A]   ring k: the accumulators of each tile
     tiles_k      i4 [S]      ring k: number of the tile in each slot, -1 where the slot is empty
@@ -19,13 +19,16 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.features.declarations import UNWINDOWED, Aggregate, FeatureView
+from driftline.features.conditions import Condition
+from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.derivations import Derived, Expression
 from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings
 from driftline.runtime.durations import format_duration
 
@@ -49,9 +52,31 @@ class Recipe:
     sources: tuple[NDArray[np.intp], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """How a derived feature is computed: ``values[:, out] = expression``, over the columns at ``places``."""
+
+    out: int
+    expression: Expression
+    places: Mapping[str, int]
+    default: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilteredInput:
+    """An input of the kernels that a condition makes of a field (of the events themselves where it is empty)."""
+
+    name: str
+    field: str
+    condition: Condition
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewLayout:
     """The state layout of a feature view.
+
+    ``inputs`` are the columns that the kernels take: the event fields that features read as numbers, all of
+    which are ``fields``, but those read only under a condition; and what ``filtered`` makes of fields.
 
     >>> from driftline.features import Entity, FeatureView, Source, count, mean
     >>> arrivals = Source("arrivals", entity=Entity("origin"), event_time="arrived_at")
@@ -68,11 +93,14 @@ class ViewLayout:
     rings: tuple[Ring, ...]
     lasts: tuple[str, ...]
     inputs: tuple[str, ...]
+    fields: tuple[str, ...]
+    filtered: tuple[FilteredInput, ...]
     base_us: int
     dtype: np.dtype[np.void]
     fingerprint: int
     defaults: NDArray[np.float64]
     recipes: tuple[Recipe, ...]
+    derivations: tuple[Derivation, ...]
     neutral: tuple[NDArray[np.float64], ...]
     blank: State = field(repr=False)
 
@@ -108,7 +136,7 @@ class ViewLayout:
 @lru_cache(maxsize=1024)
 def _derive(view: FeatureView) -> ViewLayout:
     rings = derive_rings(view)
-    lasts = tuple(sorted({f.field for f in view.features if f.aggregate is Aggregate.LAST}))
+    lasts = tuple(sorted({f.input for f in view.aggregated if _reads_last(f)}))
     accumulated = {item.field for ring in rings for item in ring.accumulators}
     dtype = _dtype(rings, lasts)
     fingerprint = _fingerprint(view, rings, lasts)
@@ -118,14 +146,51 @@ def _derive(view: FeatureView) -> ViewLayout:
         rings=rings,
         lasts=lasts,
         inputs=tuple(sorted((accumulated | set(lasts)) - {""})),
+        fields=tuple(sorted({f.field for f in view.aggregated} - {""})),
+        filtered=_filtered(view),
         base_us=math.gcd(*(ring.width_us for ring in rings)) or SECOND_US,
         dtype=dtype,
         fingerprint=fingerprint,
-        defaults=np.array([math.nan if f.default is None else f.default for f in view.features]),
+        defaults=np.array([_stored_default(f) for f in view.features]),
         recipes=_recipes(view, rings, lasts),
+        derivations=_derivations(view),
         neutral=neutral,
         blank=_blank(dtype, fingerprint, neutral),
     )
+
+
+def _stored_default(feature: Feature | Derived) -> float:
+    return feature.default if isinstance(feature, Feature) and feature.default is not None else math.nan
+
+
+def _derivations(view: FeatureView) -> tuple[Derivation, ...]:
+    places = {feature.name: place for place, feature in enumerate(view.features)}
+    return tuple(
+        Derivation(
+            out=places[feature.name],
+            expression=feature.expression,
+            places=places,
+            default=math.nan if feature.default is None else feature.default,
+        )
+        for feature in view.features
+        if isinstance(feature, Derived)
+    )
+
+
+def _reads_last(feature: Feature) -> bool:
+    """Tell whether a feature needs the newest event that has its input, not just the entity's newest."""
+    return feature.aggregate is Aggregate.LAST or (
+        feature.aggregate is Aggregate.TIME_SINCE_LAST and feature.condition is not None
+    )
+
+
+def _filtered(view: FeatureView) -> tuple[FilteredInput, ...]:
+    found = {
+        f.input: FilteredInput(name=f.input, field=f.field, condition=f.condition)
+        for f in view.aggregated
+        if f.condition is not None
+    }
+    return tuple(found[name] for name in sorted(found))
 
 
 def _dtype(rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> np.dtype[np.void]:
@@ -162,9 +227,10 @@ def _blank(dtype: np.dtype[np.void], fingerprint: int, neutral: tuple[NDArray[np
 
 
 def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> int:
-    """Return a checksum of everything that the bytes of a row depend on (not of names or defaults)."""
+    """Return a checksum of everything that the bytes of a row depend on (not of names, defaults or formulas)."""
     source = view.source
-    parts = [f"layout {LAYOUT_VERSION}", source.event_type, source.entity_field, source.event_time]
+    parts = [f"layout {LAYOUT_VERSION}", source.event_type, ",".join(source.entity_fields), source.event_time]
+    parts += [] if view.where is None else [f"where {view.where}"]
     parts += [f"{ring.width_us}x{ring.slots} {' '.join(map(str, ring.accumulators))}" for ring in rings]
     parts.append(" ".join(lasts))
     return zlib.crc32("\n".join(parts).encode())
@@ -177,20 +243,23 @@ def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...])
         for window in ring.windows_us:
             for item in ring.accumulators:
                 column[window, str(item)] = len(column)
-    grouped: dict[Aggregate, list[tuple[int, tuple[int, ...]]]] = {}
+    # By aggregate and number of sources: the time since the last event has one where a condition filters.
+    grouped: dict[tuple[Aggregate, int], list[tuple[int, tuple[int, ...]]]] = {}
     for out, feature in enumerate(view.features):
-        if feature.aggregate is Aggregate.LAST:
-            sources: tuple[int, ...] = (lasts.index(feature.field),)
+        if isinstance(feature, Derived):
+            continue
+        if _reads_last(feature):
+            sources: tuple[int, ...] = (lasts.index(feature.input),)
         elif feature.aggregate in UNWINDOWED or feature.window_us is None:
             sources = ()
         else:
             sources = tuple(column[feature.window_us, str(item)] for item in accumulators_of(feature))
-        grouped.setdefault(feature.aggregate, []).append((out, sources))
+        grouped.setdefault((feature.aggregate, len(sources)), []).append((out, sources))
     return tuple(
         Recipe(
             aggregate=aggregate,
             out=np.array([out for out, _ in members], np.intp),
             sources=tuple(np.array(each, np.intp) for each in zip(*(s for _, s in members), strict=True)),
         )
-        for aggregate, members in grouped.items()
+        for (aggregate, _), members in grouped.items()
     )

@@ -12,6 +12,7 @@ import redis
 from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
+from driftline.features.entity_keys import split_key
 from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
 from driftline.features.layout import LAYOUT_VERSION, State, ViewLayout
 from driftline.features.read import ViewValues, read_state
@@ -66,13 +67,15 @@ class OnlineStore:
     ) -> list[ViewValues]:
         """Read views for entities, each row as of its instant: one MGET for all of them.
 
-        Every request names a view and one entity per row (None and unknown entities are MISSING);
-        ``as_of_us`` holds the rows' instants and is shared by the requests.
+        Every request names a view and the key of one entity per row (None and unknown entities are MISSING; a
+        composite entity's is made by ``join_key``). ``as_of_us`` holds the rows' instants, for all requests.
 
         Raises
         ------
         UnavailableError
             If the store cannot be reached.
+        RefusedError
+            If a text is no key of a composite entity.
         ConfigurationError
             If the store holds this version of a view with other features.
         """
@@ -99,12 +102,18 @@ class OnlineStore:
         """Append the keys of a view's distinct entities, all parts of one entity side by side."""
         event_type = view.source.event_type
         partitions = self._partitions[event_type]
-        keyed = view.source.entity_field == self._project.event_types[event_type].key
+        topic_key = self._project.event_types[event_type].key
+        keyed = topic_key in view.source.entity_fields
         start = len(keys)
         encoded = pa.array(entities, pa.string()).dictionary_encode()
         named = encoded.dictionary.to_pylist()
         stems = [blob_key(self._prefix, event_type, home, view.ref, "") for home in range(partitions)]
-        if keyed:
+        parts_of = [split_key(view.entity, entity) for entity in named] if view.entity.composite else ()
+        if keyed and view.entity.composite:
+            place = view.source.entity_fields.index(topic_key)
+            homes = [partition_of(parts[place], partitions) for parts in parts_of]
+            keys.extend([stems[home] + entity for home, entity in zip(homes, named, strict=True)])
+        elif keyed:
             keys.extend([stems[partition_of(entity, partitions)] + entity for entity in named])
         else:
             keys.extend([stem + entity for entity in named for stem in stems])
@@ -156,7 +165,7 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     if rows is None or not fits:
         msg = (
             f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
-            f"windows, fields or source were changed. Raise its version (version={layout.view.version + 1}), so that "
+            f"windows, fields, conditions or source were changed. Raise its version (version={layout.view.version + 1}), so that "
             "it is computed anew beside the old one"
         )
         raise ConfigurationError(msg)

@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
-from driftline.features.event_columns import float_inputs, micros, one_array
+from driftline.features.event_columns import event_keys, micros, one_array
 from driftline.features.layout import NEVER, TILE_LIMIT, ViewLayout
+from driftline.features.matching import layout_inputs, matches
 from driftline.features.read import ViewValues, finalize, window_tiles, window_totals
 from driftline.features.rings import Accumulator, Measure
 from driftline.features.update import QUANTUM, SQUARE_SPLIT, accumulator_columns, apply_events, present
@@ -64,9 +65,10 @@ def as_of_join(
     Parameters
     ----------
     events
-        The view's events, in any order, each once. Those without an entity or a time are left out.
+        The source's events, in any order, each once. Those without an entity or a time are left out, and those
+        that the view's condition leaves out.
     keys
-        The entity of each row.
+        The key of each row's entity (a composite one's as ``entity_keys.join_key`` makes it).
     as_of_us
         The instant of each row, in microseconds.
     known_at
@@ -131,7 +133,7 @@ def _history(
     keys: Sequence[str | None] | pa.Array,
     known_at: str | None,
 ) -> tuple[_History, Ints]:
-    """Number the entities that are asked for, and sort their events."""
+    """Number the entities that are asked for, and sort those of their events that the view is about."""
     source = layout.view.source
     asked = one_array(keys) if isinstance(keys, pa.Array | pa.ChunkedArray) else pa.array(keys, pa.string())
     asked = asked.cast(pa.string())
@@ -140,12 +142,15 @@ def _history(
     if isinstance(events, pa.RecordBatch):
         events = pa.Table.from_batches([events])
     known_column = known_at or source.event_time
-    named = dict.fromkeys([source.entity_field, source.event_time, known_column, *layout.inputs])
-    field = one_array(events.column(source.entity_field)).cast(pa.string())
+    conditions = {name for item in layout.filtered for name in item.condition.fields}
+    named = {source.event_time, known_column, *layout.fields, *conditions}
+    field = event_keys(source, events).cast(pa.string())
     counts = pc.is_in(field, entities)
     for name in (source.event_time, known_column):
         counts = pc.and_(counts, one_array(events.column(name)).is_valid())
-    events = events.select(list(named)).filter(counts)
+    if layout.view.where is not None:
+        counts = pc.and_(counts, pa.array(matches(layout.view.where, events)))
+    events = events.select(sorted(named)).filter(counts)
     entity = pc.index_in(field.filter(counts), entities).to_numpy(zero_copy_only=False).astype(np.int64)
     time_us = micros(events.column(source.event_time))
     order = np.lexsort((time_us, entity))
@@ -154,7 +159,7 @@ def _history(
         entity=entity[order],
         time_us=time_us[order],
         known_us=micros(events.column(known_column))[order],
-        values={name: column[order] for name, column in float_inputs(events, layout.inputs).items()},
+        values={name: column[order] for name, column in layout_inputs(layout, events).items()},
     )
     return history, row_entity
 

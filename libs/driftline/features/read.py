@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.features.declarations import Aggregate, OnStale
-from driftline.features.layout import NEVER, TILE_LIMIT, Recipe, State, ViewLayout
+from driftline.features.derivations import evaluate
+from driftline.features.layout import NEVER, TILE_LIMIT, Derivation, Recipe, State, ViewLayout
 from driftline.features.update import merge_parts
 
 FRESH, STALE, MISSING = 0, 1, 2
@@ -94,7 +95,7 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
 def finalize(
     layout: ViewLayout, *, totals: Floats, last_value: Floats, last_time: Ints, newest: Ints, as_of_us: Ints
 ) -> ViewValues:
-    """Turn totals into feature values, and apply defaults and the time-to-live. Shared with the offline join.
+    """Turn totals into feature values: defaults, the time-to-live, formulas. Shared with the offline join.
 
     Parameters
     ----------
@@ -112,6 +113,11 @@ def finalize(
         if recipe.aggregate is Aggregate.LAST:
             taken = recipe.sources[0]
             values[:, recipe.out] = np.where(last_time[:, taken] == NEVER, np.nan, last_value[:, taken])
+        elif recipe.aggregate is Aggregate.TIME_SINCE_LAST and recipe.sources:
+            when = last_time[:, recipe.sources[0]]
+            never = when == NEVER
+            since = np.maximum(as_of_us[:, None] - np.where(never, 0, when), 0) / 1e6
+            values[:, recipe.out] = np.where(never, np.nan, since)
         elif recipe.aggregate is Aggregate.TIME_SINCE_LAST:
             values[:, recipe.out] = np.where(missing, np.nan, age / 1e6)[:, None]
         else:
@@ -125,7 +131,14 @@ def finalize(
         status[stale] = STALE
         if layout.view.on_stale is OnStale.DEFAULT:
             values[stale] = layout.defaults
+    for derivation in layout.derivations:
+        values[:, derivation.out] = _derived(derivation, values)
     return ViewValues(values=values, age_us=age, status=status)
+
+
+def _derived(derivation: Derivation, values: Floats) -> Floats:
+    found = evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
+    return np.where(np.isnan(found), derivation.default, found)
 
 
 def _windowed(recipe: Recipe, totals: Floats) -> Floats:

@@ -52,7 +52,10 @@ _NEEDS = {
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """One number per tile: a measure of one event field (of the events themselves where it is empty)."""
+    """One number per tile: a measure of one event field (of the events themselves where it is empty).
+
+    ``field`` is a ``Feature.input``: a field's name, or that of what a condition leaves of it.
+    """
 
     measure: Measure
     field: str
@@ -63,7 +66,7 @@ class Accumulator:
 
 def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
     """Return what a windowed feature is computed from, in the order its formula takes them."""
-    return tuple(Accumulator(measure, feature.field) for measure in _NEEDS[feature.aggregate])
+    return tuple(Accumulator(measure, feature.input) for measure in _NEEDS[feature.aggregate])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,7 @@ def derive_rings(view: FeatureView) -> tuple[Ring, ...]:
     ConfigurationError
         Where a window has no fitting tile width.
     """
-    windowed = [feature for feature in view.features if feature.aggregate not in UNWINDOWED]
+    windowed = [feature for feature in view.aggregated if feature.aggregate not in UNWINDOWED]
     windows = sorted({feature.window_us for feature in windowed if feature.window_us is not None})
     if view.tile:
         groups = [(windows, _declared_width(view, windows))] if windows else []

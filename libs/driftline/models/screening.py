@@ -96,7 +96,7 @@ class ScreeningReport:
 def screen_types(model: ModelDeclaration, requests: pa.Table) -> list[Finding]:
     """Return the request columns whose type is not the declared one: a number that comes as text, and so on."""
     findings = []
-    for name in (*(entity.name for entity in model.entities), *(one.name for one in model.inputs)):
+    for name in (*model.entity_keys, *(one.name for one in model.inputs)):
         declared = next((one.type for one in model.inputs if one.name == name), InputType.STRING)
         found = requests.schema.field(name).type
         text = pa.types.is_string(found) or pa.types.is_large_string(found)

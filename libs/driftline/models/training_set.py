@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
+from driftline.features.event_columns import request_keys
 from driftline.features.point_in_time import as_of_join
 from driftline.project.declaration import InputType, ModelDeclaration
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History
@@ -83,7 +84,7 @@ def assemble(
         values = as_of_join(
             view,
             history.events[view.source.event_type],
-            requests[view.entity.name].combine_chunks(),
+            request_keys(view.entity, requests),
             as_of_us,
             known_at=KNOWN_AT,
         ).values

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftline.features import FeatureView
+from driftline.features.event_columns import request_keys
 from driftline.features.point_in_time import as_of_join
 from driftline.project import Project
 
@@ -56,7 +57,7 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
         if not len(read):
             continue
         as_of_us = _int64(read["event_time"].cast(pa.timestamp("us")).cast(pa.int64()))
-        keys = read[view.entity.name].combine_chunks()
+        keys = request_keys(view.entity, read)
         again = as_of_join(view, events[view.source.event_type], keys, as_of_us, known_at=PUBLISHED_AT)
         recomputed = [again.values[:, position] for position in range(len(view.columns))]
         recomputed.append(_as_milliseconds(again.age_us))

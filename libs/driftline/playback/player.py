@@ -21,6 +21,7 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import LABELS, Topics
 from driftline.contracts.wire import frame
+from driftline.features.entity_keys import join_key
 from driftline.features.online import OnlineStore
 from driftline.playback.faults import Damage, damaged
 from driftline.playback.plan import Plan, Step
@@ -171,7 +172,8 @@ class Player:
         """Read a feature that the newest event has changed; say whether there was one to read."""
         for name, records in events.items():
             for view in self._project.views_of(name):
-                entity = str(records[-1][view.source.entity_field])
+                parts = [str(records[-1][name]) for name in view.source.entity_fields]
+                entity = join_key(parts) if view.entity.composite else parts[0]
                 (values,) = self._store.read([(view, [entity])], np.array([as_of_us], np.int64))
                 return bool(values.age_us[0] >= 0)
         return False

@@ -125,7 +125,7 @@ class DecisionRule:
 class ModelDeclaration:
     """A model as its project declares it.
 
-    ``columns`` are the model's inputs in order: the requests' ``inputs``, entity names (used as
+    ``columns`` are the model's inputs in order: the requests' ``inputs``, entity keys (used as
     categories) and feature columns ``view__feature``.
     """
 
@@ -156,9 +156,14 @@ class ModelDeclaration:
 
     @property
     def categorical_columns(self) -> tuple[str, ...]:
-        """Entities' keys, then string inputs that are no identifiers, in declared order."""
+        """Entities' keys (each part of a composite one's), then string inputs that are no identifiers."""
         own = tuple(one.name for one in self.inputs if one.type is InputType.STRING and not one.identifier)
-        return tuple(entity.name for entity in self.entities) + own
+        return self.entity_keys + own
+
+    @property
+    def entity_keys(self) -> tuple[str, ...]:
+        """What a request names to say which entities it is about, each once, in declared order."""
+        return tuple(dict.fromkeys(key for entity in self.entities for key in entity.keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +188,8 @@ class Project:
 
     @property
     def request_entities(self) -> tuple[str, ...]:
-        """Names of all entities that any model's requests name, sorted."""
-        return tuple(sorted({entity.name for model in self.models.values() for entity in model.entities}))
+        """All keys of entities that any model's requests name, sorted."""
+        return tuple(sorted({key for model in self.models.values() for key in model.entity_keys}))
 
     @property
     def request_inputs(self) -> tuple[InputField, ...]:

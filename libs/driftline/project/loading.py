@@ -25,7 +25,7 @@ from driftline.project.model_building import (
     request_name_mistakes,
 )
 from driftline.project.sections import ModelSection, ProjectFile
-from driftline.project.view_loading import load_views, view_mistakes
+from driftline.project.view_loading import entity_mistakes, load_views, view_mistakes
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
@@ -106,6 +106,7 @@ def examine_project(folder: Path) -> Examination:
         if view.source.event_type not in broken:
             mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
     entities = {view.entity.name: view.entity for view in found.views.values()}
+    mistakes += entity_mistakes(features, found)
     known = KnownFeatures(entities=entities, views=found.views, lost=found.lost)
     models = _models(path, declared, raw, known, mistakes)
     mistakes += request_name_mistakes(path, models)

@@ -226,7 +226,7 @@ def request_name_mistakes(path: Path, models: Mapping[str, ModelDeclaration]) ->
     """Yield names of entities and inputs that mean something else already."""
     kinds: dict[str, str] = {}
     for model in models.values():
-        entities = [(one.name, "entity", ("entities",)) for one in model.entities]
+        entities = [(key, "entity", ("entities",)) for key in model.entity_keys]
         inputs = [(one.name, f"{one.type} input", ("inputs", one.name)) for one in model.inputs]
         for name, kind, keys in [*entities, *inputs]:
             at = ("models", model.name, *keys)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from driftline.features import Entity, FeatureView, Source
+from driftline.project.condition_fields import condition_mistakes
 from driftline.project.declaration import EventType
 from driftline.project.event_types import field_type
 from driftline.project.mistakes import Mistake, meant
@@ -85,14 +87,16 @@ def view_mistakes(
         )
         yield Mistake(path=path, text=text, names=(variable, source.event_time))
     names = [field["name"] for field in event_type.schema["fields"]]
-    if field_type(event_type.schema, source.entity_field) != "string":
-        near = "" if source.entity_field in names else meant(source.entity_field, names)
-        text = (
-            f"{source.entity_field!r}, the entity of {view.name!r}, is no string field of "
-            f"{event_type.schema_path.name}{near}"
-        )
-        yield Mistake(path=path, text=text, names=(variable, source.entity_field))
-    for index, feature in enumerate(view.features):
+    for field in source.entity_fields:
+        if field_type(event_type.schema, field) != "string":
+            near = "" if field in names else meant(field, names)
+            text = (
+                f"{field!r}, the entity of {view.name!r}, is no string field of "
+                f"{event_type.schema_path.name}{near}"
+            )
+            yield Mistake(path=path, text=text, names=(variable, field))
+    yield from _condition_mistakes(path, view, variable, event_type)
+    for index, feature in enumerate(view.aggregated):
         if not feature.field:
             continue
         kind = field_type(event_type.schema, feature.field)
@@ -104,5 +108,32 @@ def view_mistakes(
                 f"feature {feature.name!r} of {view.name!r} needs a field {feature.field!r} of type "
                 f"{_either(wanted)} in {event_type.schema_path.name}, found {found}"
             )
-            nth = [one.field for one in view.features[:index]].count(feature.field)
+            nth = [one.field for one in view.aggregated[:index]].count(feature.field)
             yield Mistake(path=path, text=text, names=(variable, feature.field), nth=nth)
+
+
+def _condition_mistakes(
+    path: Path, view: FeatureView, variable: str, event_type: EventType
+) -> Iterator[Mistake]:
+    """Yield what the conditions of a view and of its features ask of the event type that it does not have."""
+    conditions = [(f"the condition of {view.name!r}", view.where)]
+    conditions += [
+        (f"the condition of {one.name!r} of {view.name!r}", one.condition) for one in view.aggregated
+    ]
+    for what, condition in conditions:
+        for field, mistake in condition_mistakes(condition, partial(field_type, event_type.schema)):
+            text = f"{what} {mistake} in {event_type.schema_path.name}"
+            yield Mistake(path=path, text=text, names=(variable, field))
+
+
+def entity_mistakes(path: Path, found: DeclaredViews) -> Iterator[Mistake]:
+    """Yield where one entity's name stands for different keys."""
+    entities: dict[str, Entity] = {}
+    for view in found.views.values():
+        known = entities.setdefault(view.entity.name, view.entity)
+        if known.keys != view.entity.keys:
+            text = (
+                f"entity {known.name!r} is made of {', '.join(known.keys)} in one view and of "
+                f"{', '.join(view.entity.keys)} in {view.name!r}; declare it once"
+            )
+            yield Mistake(path=path, text=text, names=(found.variables[view.name], known.name))

@@ -13,6 +13,7 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.features import FeatureView, OnStale
+from driftline.features.event_columns import request_keys
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
@@ -155,10 +156,10 @@ class PredictionEngine:
         declaration: ModelDeclaration, rows: Rows, requests: pa.RecordBatch, outcome: Outcome
     ) -> None:
         """Refuse rows without one of the model's entities, or with an infinite input."""
-        for entity in declaration.entities:
-            if requests.column(entity.name).null_count:
-                absent = requests.column(entity.name).is_null().to_numpy(zero_copy_only=False)[rows]
-                outcome.close(rows[absent], REFUSED, f"entity {entity.name!r} is missing")
+        for key in declaration.entity_keys:
+            if requests.column(key).null_count:
+                absent = requests.column(key).is_null().to_numpy(zero_copy_only=False)[rows]
+                outcome.close(rows[absent], REFUSED, f"entity {key!r} is missing")
         for one in declaration.inputs:
             if one.type is InputType.DOUBLE:
                 endless = np.isinf(requests.column(one.name).to_numpy(zero_copy_only=False)[rows])
@@ -173,7 +174,7 @@ class PredictionEngine:
         outcome: Outcome,
     ) -> None:
         views = loaded.declaration.views
-        keys = {entity.name: taken.column(entity.name) for entity in loaded.declaration.entities}
+        keys = {entity.name: request_keys(entity, taken) for entity in loaded.declaration.entities}
         with metrics.STEP_SECONDS.labels("features").time():
             read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
         outcome.set_views(rows, [view.ref for view in views])

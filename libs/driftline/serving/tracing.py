@@ -24,7 +24,10 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.contracts.wire import split
 from driftline.features import FeatureView
+from driftline.features.entity_keys import join_key
+from driftline.features.event_columns import event_keys
 from driftline.features.keys import partition_of
+from driftline.features.matching import matches
 from driftline.features.point_in_time import as_of_join
 from driftline.project import EventType, Project
 from driftline.runtime.errors import BadMessageError, RefusedError
@@ -214,7 +217,8 @@ class _Events:
             siblings = [one for one in self._views if one.source.event_type == event_type.name]
             wanted: dict[str, list[str]] = {}
             for one in siblings:
-                wanted.setdefault(one.source.entity_field, []).append(self._record[one.entity.name])
+                # Of a composite entity the events of its first part: a few too many, until they are told apart.
+                wanted.setdefault(one.source.entity_fields[0], []).append(self._record[one.entity.keys[0]])
             reach_ms = max(reach_us(one) for one in siblings) // 1_000
             self._found[event_type.name] = find_events(
                 self._reader,
@@ -232,7 +236,7 @@ class _Events:
 
 def reach_us(view: FeatureView) -> int:
     """Return how far back from an instant a view's events lie."""
-    windows = [one.window_us for one in view.features]
+    windows = [one.window_us for one in view.aggregated]
     return max(_LONGEST_MS * 1_000 if window is None else window for window in windows)
 
 
@@ -241,17 +245,20 @@ def _trace_view(
 ) -> ViewTrace:
     name, _, version = ref.rpartition("@")
     view = project.views.get(name)
-    if view is None or view.ref != ref or record.get(view.entity.name) is None:
+    if view is None or view.ref != ref or any(record.get(name) is None for name in view.entity.keys):
         return _as_logged(name, int(version), record)
     values = {one.name: record.get(column) for one, column in zip(view.features, view.columns, strict=True)}
-    key = record[view.entity.name]
+    parts = [record[name] for name in view.entity.keys]
+    key = join_key(parts) if view.entity.composite else parts[0]
     found = events.of(view)
     event_type = project.event_types[view.source.event_type]
-    own = found.table.filter(pc.equal(found.table.column(view.source.entity_field), pa.scalar(key)))
+    own = found.table.filter(pc.equal(event_keys(view.source, found.table), pa.scalar(key)))
+    if view.where is not None:
+        own = own.filter(pa.array(matches(view.where, own)))
     times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
     inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
     shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]
-    enough = found.whole or (found.finished and all(one.window_us is not None for one in view.features))
+    enough = found.whole or (found.finished and all(one.window_us is not None for one in view.aggregated))
     return ViewTrace(
         view=name,
         version=view.version,

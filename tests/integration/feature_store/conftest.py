@@ -18,7 +18,8 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
 from driftline.contracts.wire import frame
-from driftline.features import Entity, FeatureView, Source, count, last, mean, std, sum_of
+from driftline.features import Entity, FeatureView, Source, count, join_key, last, mean, std, sum_of
+from driftline.features import field as event_field
 from driftline.features.keys import blob_key, owner_key, partition_of
 from driftline.features.layout import ViewLayout
 from driftline.features.update import apply_events
@@ -43,11 +44,25 @@ _SCHEMA = {
         {"name": "merchant", "type": ["null", "string"], "default": None},
         {"name": "paid_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
         {"name": "amount", "type": ["null", "double"], "default": None},
+        {"name": "kind", "type": "string", "default": "card"},
     ],
 }
 _CUSTOMER = Source("payments", Entity("customer"), "paid_at")
 _MERCHANT = Source("payments", Entity("merchant"), "paid_at")
+LARGE = FeatureView(
+    "large",
+    1,
+    _CUSTOMER,
+    [count().over("24h"), sum_of("amount").where(event_field("merchant") == "m1").over("24h").named("at_m1")],
+    where=event_field("amount") > 20,
+)
+#: One pair is keyed by what keys the topic too, so it has one home; the other lies in several partitions.
+_PAIR = Source("payments", Entity("pair", keys=("customer", "merchant")), "paid_at")
+_DAY = Source("payments", Entity("kind_at", keys=("merchant", "kind")), "paid_at")
 VIEWS = (
+    LARGE,
+    FeatureView("pairs", 1, _PAIR, [count().over("24h"), last("amount")]),
+    FeatureView("kinds", 1, _DAY, [count().over("24h"), mean("amount").over("24h")]),
     FeatureView("spent", 1, _CUSTOMER, [count().over("1h"), sum_of("amount").over("24h"), last("amount")]),
     FeatureView("earned", 1, _MERCHANT, [mean("amount").over("24h"), std("amount").over("24h")]),
 )
@@ -62,6 +77,7 @@ class Payment:
     paid_at: int = NOW_US
     merchant: str | None = "m"
     amount: float | None = 1.0
+    kind: str = "card"
 
 
 @pytest.fixture(name="payments")
@@ -80,6 +96,7 @@ def payments(total: int, *, start: int = 0, customers: int = 20) -> list[Payment
             merchant=f"m{number % 7}" if number % 11 else None,
             paid_at=NOW_US - int(random.integers(0, 20 * 3_600_000_000)),
             amount=round(float(random.normal(20, 9)), 2) if number % 5 else None,
+            kind=("card", "~cash,", "")[number % 3],
         )
         for number in range(start, start + total)
     ]
@@ -110,7 +127,8 @@ class World:
 
     def encode(self, payment: Payment) -> bytes:
         record = {
-            name: getattr(payment, name) for name in ("event_id", "customer", "merchant", "paid_at", "amount")
+            name: getattr(payment, name)
+            for name in ("event_id", "customer", "merchant", "paid_at", "amount", "kind")
         }
         return frame(self.schema_id, self.codec.encode(record))
 
@@ -205,15 +223,22 @@ class World:
                 continue
             seen.add((payment.event_id, partition))
             for view in VIEWS:
-                entity = getattr(payment, view.source.entity_field)
-                if entity is None:
+                parts = [getattr(payment, name) for name in view.source.entity_fields]
+                entity = None if None in parts else join_key(parts) if len(parts) > 1 else parts[0]
+                if entity is None or (view is LARGE and (payment.amount is None or payment.amount <= 20)):
                     continue
                 layout = ViewLayout.of(view)
                 key = blob_key(self.topics.prefix, "payments", partition, view.ref, entity).encode()
                 state = blobs.setdefault(key, layout.empty(1))
                 amount = np.nan if payment.amount is None else payment.amount
                 row, at = np.zeros(1, np.int64), np.array([payment.paid_at])
-                apply_events(layout, state, row, at, {"amount": np.array([amount])})
+                inputs = {
+                    "amount": np.array([amount]),
+                    'amount where merchant = "m1"': np.array(
+                        [amount if payment.merchant == "m1" else np.nan]
+                    ),
+                }
+                apply_events(layout, state, row, at, inputs)
         return {key: state.tobytes() for key, state in blobs.items()}
 
     def dead_letters(self) -> list[Message]:

@@ -5,20 +5,21 @@ import numpy as np
 import pytest
 import redis
 
-from driftline.features import Entity, FeatureView, Source, count, last, mean
+from driftline.features import Entity, FeatureView, Source, count, join_key, last, mean
 from driftline.features.keys import blob_key, format_owner, owner_key, partition_of
 from driftline.features.layout import ViewLayout
 from driftline.features.online import OnlineStore, connect
 from driftline.features.read import FRESH, MISSING, ViewValues
 from driftline.features.update import apply_events
 from driftline.project import EventType, Project
-from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
 
 NOW_US = 1_700_000_000_000_000
 PARTITIONS = 4
 
 PLACE = Source("trips", entity=Entity("place"), event_time="ended_at")
 DRIVER = Source("trips", entity=Entity("driver"), event_time="ended_at")
+FARES = [count().over("1h"), last("fare")]
 OF_PLACE = FeatureView("of_place", 1, PLACE, [count().over("1h"), mean("fare").over("1h")])
 OF_DRIVER = FeatureView("of_driver", 2, DRIVER, [count().over("1h"), last("fare")])
 
@@ -122,6 +123,39 @@ def test_a_row_without_entity_is_not_the_entity_without_name(
     write(client, unique, OF_PLACE, "", [10.0])
     (read,) = store.read([(OF_PLACE, [None, ""])], np.array([NOW_US, NOW_US]))
     assert read.status.tolist() == [MISSING, FRESH]
+
+
+def test_composite_entities_are_read_at_home_or_from_all_partitions(client: redis.Redis, unique: str) -> None:
+    at_home = FeatureView(
+        "at_home", 1, Source("trips", Entity("ride", keys=("driver", "place")), "ended_at"), FARES
+    )
+    all_over = FeatureView(
+        "all_over", 1, Source("trips", Entity("cab", keys=("driver", "car")), "ended_at"), FARES
+    )
+    store = OnlineStore(
+        client, prefix=unique, project=project_of(at_home, all_over), partitions={"trips": PARTITIONS}
+    )
+    places = ["north", "a,b", "~1", "south", ""]
+    for number, place in enumerate(places):
+        home = partition_of(place, PARTITIONS)  # the topic is keyed by place, whoever drives
+        write(client, unique, at_home, join_key(["ann", place]), [float(number)], part=home)
+    assert len({partition_of(place, PARTITIONS) for place in places}) > 1
+    for part in range(PARTITIONS):
+        write(client, unique, all_over, "ann,7", [1.0, 2.0], part=part)
+
+    rides, cabs = store.read(
+        [
+            (at_home, [join_key(["ann", place]) for place in places]),
+            (all_over, ["ann,7", "ann,8", None, "bob,7", "ann,7"]),
+        ],
+        np.full(5, NOW_US),
+    )
+
+    assert rows(rides) == [[1.0, float(number)] for number in range(5)]
+    assert rows(cabs) == [[8.0, 2.0], [0.0, -99.0], [0.0, -99.0], [0.0, -99.0], [8.0, 2.0]]
+    for view in (at_home, all_over):
+        with pytest.raises(RefusedError, match=r"'ann' is no key of .*: join driver, "):
+            store.read([(view, ["ann"])], np.array([NOW_US]))
 
 
 def test_nothing_asked_is_nothing_read(store: OnlineStore) -> None:

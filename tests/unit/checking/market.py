@@ -35,7 +35,7 @@ models:
 """
 
 FEATURES = """\
-from driftline.features import Entity, FeatureView, Source, count, mean, rate
+from driftline.features import Entity, FeatureView, Source, derived, feature, field, count, mean, rate
 
 shop = Entity("shop")
 sales = Source("sales", entity=shop, event_time="sold_at")

@@ -182,6 +182,43 @@ def test_a_view_that_changed_under_the_same_version(before: Path, folder: Path) 
     assert found[0] is view  # what breaks comes first
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("    source=sales,", '    source=sales,\n    where=field("returned").is_false(),', "condition: none became returned is false"),
+        (
+            'mean("price").over("1d")',
+            'mean("price").where(field("price") > 1).over("1d").named("mean_price_1d")',
+            "mean(price) over 1d became mean(price) over 1d where price > 1.0",
+        ),
+        (
+            'mean("price").over("1d")',
+            'derived("mean_price_1d", feature("mean_price_1h") * 1)',
+            "mean(price) over 1d became (mean_price_1h * 1)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_condition_or_a_formula_that_changed_needs_a_version(
+    before: Path, folder: Path, old: str, new: str, told: str
+) -> None:
+    spoil(folder, "features.py", old, new)
+    view = the(ChangeKind.VIEW, changes(before, folder))
+    assert view.breaks
+    assert told in view.place.text
+    assert view.place.text.endswith("set version=2")
+
+
+def test_a_field_of_a_condition_that_is_dropped_breaks_its_view(before: Path, folder: Path) -> None:
+    for project in (before, folder):
+        spoil(project, "features.py", 'rate("returned")', 'count().where(field("returned").is_true())')
+        spoil(
+            project, "features.py", '.over("1d"),\n    ],', '.over("1d").named("rate_returned_1d"),\n    ],'
+        )
+    spoil(folder, SALES, ',\n  {"name": "returned", "type": "boolean"}', "")
+    dropped = the(ChangeKind.FIELD, changes(before, folder))
+    assert (dropped.breaks, dropped.views) == (True, ("shop_sales@1",))
+
+
 def test_a_new_version_breaks_nothing_and_its_model_needs_training(before: Path, folder: Path) -> None:
     text = (folder / "features.py").read_text()
     text = text.replace("version=1", "version=2", 1).replace(

@@ -70,3 +70,11 @@ def test_a_changed_declaration_is_refused() -> None:
     other = FeatureView("spent", 1, VIEW.source, [count().over("2h"), sum_of("amount").over("2h")])
     with pytest.raises(ConfigurationError, match="Raise its version"):
         store.apply(ResidentView(ViewLayout.of(other), "k:{}".format, limit=10), ["a"])
+
+
+def test_a_batch_of_which_no_event_is_of_the_view_writes_nothing() -> None:
+    store, view = Store(), ResidentView(LAYOUT, "k:{}".format, limit=1_000)
+    store.apply(view, [])
+    assert store.blobs == {}
+    store.apply(view, ["a"])
+    assert events_of(store, "a") == 1

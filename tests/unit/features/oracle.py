@@ -1,7 +1,8 @@
 """Feature values by the book: plain Python over the events in the window, and the events to try them on."""
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 
 from driftline.features import (
     Aggregate,
+    Derived,
     Entity,
     Feature,
     FeatureView,
     Source,
     count,
+    derived,
+    feature,
+    field,
     last,
     maximum,
     mean,
@@ -24,7 +29,10 @@ from driftline.features import (
     sum_of,
     time_since_last,
 )
+from driftline.features.conditions import Among, Both, Comparison, Condition, Either, Negated, Present, Truth
+from driftline.features.derivations import Clipped, Expression, Number, Operation, Reference
 from driftline.features.layout import State, ViewLayout
+from driftline.features.matching import layout_inputs, matches
 from driftline.features.update import apply_events
 
 START_US = 1_700_000_000_000_000
@@ -55,7 +63,56 @@ EVERYTHING = FeatureView(
 )
 ONE_RING = FeatureView("one_ring", 1, SOURCE, [count().over("2m"), minimum("fare").over("1m")], tile="10s")
 NEWEST_ONLY = FeatureView("newest_only", 1, SOURCE, [last("fare").or_default(7.0), time_since_last()])
-VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY]
+LATE = field("late").is_true()
+FILTERED_FEATURES = FeatureView(
+    "filtered_features",
+    1,
+    SOURCE,
+    [
+        count().over("5m"),
+        count().where(LATE).over("5m").named("late_count"),
+        count("delay").where(~LATE).over("5m").named("punctual_delays"),
+        mean("fare").where((field("kind") == "cab") & (field("delay") > 0)).over("20m").named("cab_fare"),
+        mean("fare").over("20m"),
+        maximum("delay").where(field("fare").missing()).over("1m").named("free_delay").or_default(-5.0),
+        last("fare").where(field("kind").is_in("cab", "bus")).named("newest_fare"),
+        last("fare"),
+        time_since_last().where(LATE).named("since_late"),
+        time_since_last(),
+    ],
+)
+FILTERED_VIEW = FeatureView(
+    "filtered_view",
+    1,
+    SOURCE,
+    [count().over("5m"), std("fare").over("5m"), last("delay"), time_since_last()],
+    where=(field("kind") != "bus") | (field("delay") <= 1),
+)
+FILTERED_TWICE = FeatureView(
+    "filtered_twice",
+    1,
+    SOURCE,
+    [rate("late").where(field("fare") >= 1).over("20m").named("rate"), time_since_last()],
+    where=~field("kind").is_in("cab"),
+)
+DERIVED = FeatureView(
+    "derived",
+    1,
+    SOURCE,
+    [
+        derived("trend", feature("mean_delay_1m") - feature("mean_delay_5m")),
+        mean("delay").over("1m"),
+        mean("delay").over("5m").or_default(1.0),
+        count().over("1m"),
+        derived("ratio", feature("count_1m") / feature("count_5m")),
+        derived("share", (1 - feature("ratio") * 2).clip(-0.5, 0.5)).or_default(9.0),
+        count().over("5m"),
+        derived("sum", -feature("trend") + feature("last_fare") + 3),
+        last("fare"),
+        derived("inverse", (100 / feature("last_fare")).clip(low=-20)),
+    ],
+)
+VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY, FILTERED_FEATURES, FILTERED_VIEW, FILTERED_TWICE, DERIVED]
 
 views = st.sampled_from(VIEWS)
 
@@ -68,6 +125,7 @@ class Trip:
     fare: float | None
     late: bool | None
     known_us: int
+    kind: str | None = None
 
 
 numbers = st.one_of(
@@ -94,6 +152,7 @@ def trip(draw: st.DrawFn, *, places: int = 3) -> Trip:
         fare=draw(numbers),
         late=draw(st.sampled_from([None, True, False])),
         known_us=time_us + draw(delays_us),
+        kind=draw(st.sampled_from([None, "cab", "bus", "tram"])),
     )
 
 
@@ -108,12 +167,16 @@ def columns(events: Sequence[Trip]) -> dict[str, np.ndarray]:
 
 
 def feed(layout: ViewLayout, state: State, events: Sequence[Trip]) -> int:
+    """Apply events as the feature store does; return how many came too late."""
+    if layout.view.where is not None:
+        chosen = matches(layout.view.where, table(events))
+        events = [event for event, matched in zip(events, chosen, strict=True) if matched]
     return apply_events(
         layout,
         state,
         np.array([event.place for event in events], np.int64),
         np.array([event.time_us for event in events], np.int64),
-        columns(events),
+        layout_inputs(layout, table(events)) if layout.filtered else columns(events),
     )
 
 
@@ -126,12 +189,55 @@ def table(events: Sequence[Trip]) -> pa.Table:
             "delay": pa.array([event.delay for event in events], pa.float64()),
             "fare": pa.array([event.fare for event in events], pa.float64()),
             "late": pa.array([event.late for event in events], pa.bool_()),
+            "kind": pa.array([event.kind for event in events], pa.string()),
         }
     )
 
 
+_COMPARE = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def truth(condition: Condition, event: Trip) -> bool | None:
+    """Evaluate a condition by the book: true, false, or None where a null leaves it open."""
+    match condition:
+        case Present(name):
+            return getattr(event, name) is not None
+        case Negated(inner):
+            return None if (found := truth(inner, event)) is None else not found
+        case Both(left, right):
+            both = {truth(left, event), truth(right, event)}
+            return False if False in both else None if None in both else True
+        case Either(left, right):
+            either = {truth(left, event), truth(right, event)}
+            return True if True in either else None if None in either else False
+    value = getattr(event, condition.field)
+    match condition:
+        case _ if value is None:
+            return None
+        case Comparison(_, sign, other):
+            return bool(_COMPARE[sign](value, other))
+        case Among(_, others):
+            return value in others
+        case Truth(_, wanted):
+            return value is wanted
+    raise TypeError(condition)
+
+
+def of_view(view: FeatureView, events: Sequence[Trip]) -> list[Trip]:
+    """Return the events that a view is about."""
+    return [event for event in events if view.where is None or truth(view.where, event)]
+
+
 def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
     """Compute one feature for one entity's events, as the documentation says it."""
+    events = [event for event in events if feature.condition is None or truth(feature.condition, event)]
     if not events and feature.aggregate is not Aggregate.COUNT and feature.aggregate is not Aggregate.SUM:
         return math.nan if feature.default is None else feature.default
     newest = max((event.time_us for event in events), default=0)
@@ -143,6 +249,44 @@ def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], 
     else:
         value = _windowed(layout, feature, events, as_of_us)
     return feature.default if math.isnan(value) and feature.default is not None else value
+
+
+def view_values(
+    layout: ViewLayout, events: Sequence[Trip], as_of_us: int, served: Mapping[str, float] | None = None
+) -> list[float]:
+    """Compute all features of a view for one entity's events; ``served`` replaces what is aggregated."""
+    values = dict(served or {})
+    if served is None:
+        for each in layout.view.aggregated:
+            values[each.name] = feature_value(layout, each, events, as_of_us)
+    for each in layout.view.features:
+        if isinstance(each, Derived):
+            found = formula(each.expression, values)
+            values[each.name] = each.default if math.isnan(found) and each.default is not None else found
+    return [values[each.name] for each in layout.view.features]
+
+
+def formula(expression: Expression, values: Mapping[str, float]) -> float:
+    """Compute a formula by the book: NaN where an operand is, or where there is no finite result."""
+    match expression:
+        case Reference(name):
+            return values[name]
+        case Number(value):
+            return value
+        case Clipped(inner, low, high):
+            found = formula(inner, values)
+            if math.isnan(found):
+                return found
+            return min(max(found, -math.inf if low is None else low), math.inf if high is None else high)
+        case Operation(sign, left, right):
+            first, second = formula(left, values), formula(right, values)
+            if sign == "/" and second == 0:
+                return math.nan
+            result = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign](
+                first, second
+            )
+            return result if math.isfinite(result) else math.nan
+    raise TypeError(expression)
 
 
 def _windowed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:

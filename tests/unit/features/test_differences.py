@@ -2,7 +2,7 @@
 
 import pytest
 
-from driftline.features import Entity, FeatureView, Source, count, last, mean
+from driftline.features import Entity, FeatureView, Source, count, derived, feature, field, last, mean
 from driftline.features.differences import Aspect, fields_read, formula, view_differences
 
 SHOP = Entity("shop")
@@ -41,6 +41,15 @@ def test_versions_and_words_do_not_count() -> None:
         ({"features": [count().over("1h"), mean("price").over("1h")]}, ["order of columns"]),
         ({"features": [mean("price").over("1h").or_default(0), count().over("1h")]}, ["column"]),
         ({"features": [mean("price").over("1h")]}, ["aggregations", "column"]),
+        ({"where": field("price") > 1}, ["condition"]),
+        (
+            {"source": Source("sales", entity=Entity("shelf", keys=("shop", "row")), event_time="sold_at")},
+            ["entity", "entity field"],
+        ),
+        (
+            {"features": [mean("price").over("1h"), count().over("1h"), derived("x", -feature("count_1h"))]},
+            ["column"],
+        ),
     ],
 )
 def test_each_aspect_is_told_alone(changes: dict[str, object], aspects: list[str]) -> None:
@@ -55,6 +64,10 @@ def test_a_difference_has_both_sides() -> None:
 
 def test_fields_that_a_view_reads() -> None:
     assert fields_read(view()) == {"shop", "sold_at", "price"}
+    shelf = Source("sales", entity=Entity("shelf", keys=("shop", "row")), event_time="sold_at")
+    large = count().where(field("size") == "L").over("1h").named("large")
+    filtered = view(source=shelf, features=[large, derived("x", -feature("large"))], where=field("tax") > 0)
+    assert fields_read(filtered) == {"shop", "row", "sold_at", "size", "tax"}
 
 
 def test_a_formula_without_a_window() -> None:

@@ -1,14 +1,26 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from driftline.features import Feature, FeatureView, Source, count, last, mean, minimum, std, time_since_last
+from driftline.features import (
+    Feature,
+    FeatureView,
+    Source,
+    count,
+    field,
+    last,
+    mean,
+    minimum,
+    std,
+    time_since_last,
+)
 from driftline.features.layout import NEVER, ViewLayout
 from driftline.features.rings import FEWEST_TILES, MOST_TILES
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
-from tests.unit.features.oracle import SOURCE, VIEWS
+from tests.unit.features.oracle import DERIVED, FILTERED_VIEW, SOURCE, VIEWS
 
 
 def view(*features: Feature, tile: str = "", source: Source = SOURCE, name: str = "v") -> FeatureView:
@@ -106,6 +118,11 @@ def test_the_fingerprint_tells_what_the_bytes_depend_on() -> None:
             mean("x").over("1h"), last("y"), source=Source("trips", SOURCE.entity, "ended_at", "from_place")
         ),
         view(mean("x").over("1h"), last("y"), source=Source("trips", SOURCE.entity, "began_at")),
+        view(mean("x").where(field("z") > 1).over("1h").named("m"), last("y")),
+        view(mean("x").where(field("z") > 2).over("1h").named("m"), last("y")),
+        view(mean("x").over("1h"), last("y").where(field("z") > 1).named("l")),
+        replace(base, where=field("z") > 1),
+        replace(base, where=field("z") >= 1),
     ]
     fingerprint = ViewLayout.of(base).fingerprint
     assert all(ViewLayout.of(each).fingerprint == fingerprint for each in same)
@@ -113,8 +130,28 @@ def test_the_fingerprint_tells_what_the_bytes_depend_on() -> None:
     assert len({ViewLayout.of(each).fingerprint for each in other}) == len(other)
 
 
+def test_features_under_one_condition_share_accumulators_but_not_with_others() -> None:
+    late = field("late").is_true()
+    layout = ViewLayout.of(
+        view(
+            mean("x").over("1h"),
+            mean("x").where(late).over("1h").named("late_x"),
+            count("x").where(late).over("1h").named("late_xs"),
+            count().where(late).over("1h").named("lates"),
+        )
+    )
+    assert [str(item) for item in layout.rings[0].accumulators] == [
+        "count(where late is true)",
+        "count(x)",
+        "count(x where late is true)",
+        "sum(x)",
+        "sum(x where late is true)",
+    ]
+    assert layout.fields == ("x",)
+
+
 def test_equal_views_share_a_layout() -> None:
-    declared = view(count().over("1h"))
+    declared = replace(DERIVED, where=FILTERED_VIEW.where)
     assert ViewLayout.of(declared) is ViewLayout.of(pickle.loads(pickle.dumps(declared)))
 
 

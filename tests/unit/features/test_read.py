@@ -1,26 +1,29 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.features import Aggregate, FeatureView, OnStale, count, mean
+from driftline.features import Aggregate, Feature, FeatureView, OnStale, count, mean
 from driftline.features.layout import ViewLayout
 from driftline.features.read import FRESH, MISSING, STALE, read_state
 from driftline.features.update import merge
 from tests.unit.features.oracle import (
+    DERIVED,
     EVERYTHING,
     HORIZON_S,
     SECOND_US,
     SOURCE,
     START_US,
     Trip,
-    feature_value,
     feed,
+    of_view,
     offsets_us,
     trip,
     trips,
+    view_values,
     views,
 )
 
@@ -44,10 +47,10 @@ def test_values_equal_the_events_in_the_window(view: FeatureView, events: list[T
     read = read_state(layout, state, np.full(3, as_of))
 
     for place in range(3):
-        own = [event for event in events if event.place == place]
-        expected = [feature_value(layout, feature, own, as_of) for feature in view.features]
+        own = [event for event in of_view(view, events) if event.place == place]
+        expected = view_values(layout, own, as_of)
         for feature, got, want in zip(view.features, read.values[place], expected, strict=True):
-            if feature.aggregate is Aggregate.STD:
+            if isinstance(feature, Feature) and feature.aggregate is Aggregate.STD:
                 assert got == pytest.approx(want, rel=1e-9, abs=0.02, nan_ok=True), feature.name
             else:
                 assert got == want or (math.isnan(got) and math.isnan(want)), feature.name
@@ -119,6 +122,22 @@ def test_time_to_live(on_stale: OnStale, expected: list[float]) -> None:
     assert read.status.tolist() == [FRESH, FRESH, STALE]
     assert read.values[1].tolist() == [1.0, 5.0]
     np.testing.assert_array_equal(read.values[2], expected)
+
+
+@given(trips, st.sampled_from(list(OnStale)), st.integers(0, 400 * SECOND_US))
+def test_a_derived_feature_is_its_formula_over_what_is_served(
+    events: list[Trip], on_stale: OnStale, later_us: int
+) -> None:
+    layout = ViewLayout.of(replace(DERIVED, ttl="2m", on_stale=on_stale))
+    state = layout.empty(3)
+    feed(layout, state, events)
+    as_of = max((event.time_us for event in events), default=START_US) + later_us
+
+    read = read_state(layout, state, np.full(3, as_of))
+
+    for values in read.values:
+        served = dict(zip((each.name for each in DERIVED.features), values.tolist(), strict=True))
+        np.testing.assert_array_equal(values, view_values(layout, [], as_of, served))
 
 
 def test_an_as_of_before_the_newest_event_has_age_zero() -> None:

@@ -1,12 +1,15 @@
 """A body is read as far as it can be, and every mistake is named by its field."""
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from driftline.features import Entity
 from driftline.project import Project, load_project
+from services.predictor.documentation import request_schema
 from services.predictor.requests import read_request
 
 NOW_US = 1_750_000_000_000_000
@@ -40,6 +43,21 @@ def test_a_good_body_becomes_the_logs_columns(project: Project) -> None:
         "amount": 12.0,
         "order_id": None,
     }
+
+
+def test_a_composite_entity_is_named_by_its_keys(project: Project) -> None:
+    fraud = project.models["fraud"]
+    pair = Entity("pair", keys=("customer", "merchant"))
+    composite = replace(project, models={"fraud": replace(fraud, entities=(pair,))})
+    read = read_request(composite, "fraud", GOOD, NOW_US)
+    assert read.mistakes == ()
+    assert (read.record["customer"], read.record["merchant"]) == ("c1", "m1")
+    wrong = read_request(composite, "fraud", {"entities": {"pair": "c1,m1"}}, NOW_US)
+    assert wrong.mistakes == (
+        (("entities", "pair"), "fraud takes no such name; known are customer, merchant"),
+    )
+    wanted = request_schema(composite.models["fraud"])["properties"]["entities"]
+    assert wanted["required"] == ["customer", "merchant"]
 
 
 def test_what_is_absent_is_made_or_null(project: Project) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from driftline.contracts.project_schemas import outcome_schema, prediction_request_schema, prediction_schema
 from driftline.project import (
     AskingLevel,
     ComparisonRule,
@@ -24,7 +25,7 @@ from driftline.runtime.errors import ConfigurationError
 Edit = Callable[[str], str]
 
 FEATURES = """
-from driftline.features import Entity, FeatureView, Source, count, mean, rate
+from driftline.features import Entity, FeatureView, Source, count, derived, feature, field, mean, rate
 
 shop = Entity("shop")
 sales = Source("sales", entity=shop, event_time="sold_at")
@@ -61,6 +62,11 @@ def schema() -> dict[str, object]:
             {"name": "shop", "type": "string"},
             {"name": "price", "type": ["null", "double"], "default": None},
             {"name": "returned", "type": "boolean"},
+            {
+                "name": "size",
+                "type": ["null", {"type": "enum", "name": "Size", "symbols": ["S", "L"]}],
+                "default": None,
+            },
         ],
     }
 
@@ -75,6 +81,104 @@ def write(folder: Path, **changes: object) -> None:
     (folder / "driftline.yaml").write_text(yaml.safe_dump({**declared(), **changes}))
     (folder / "sales.avsc").write_text(json.dumps(schema()))
     (folder / "features.py").write_text(FEATURES)
+
+
+def filtered(text: str, condition: str) -> str:
+    """Return the features with a condition on the view."""
+    return text.replace('over("1d")]', f'over("1d")], where={condition}')
+
+
+def test_a_view_with_conditions_on_fields_of_every_kind_loads(folder: Path) -> None:
+    condition = '(field("price") > 1) & field("returned").is_false() & (field("size") == "L") & (field("shop") != "x")'
+    text = FEATURES.replace('"price")', '"price").where(field("price") < 9).named("p")')
+    (folder / "features.py").write_text(filtered(text, condition + ' & field("sold_at").present()'))
+    view = load_project(folder).views["shop_sales"]
+    assert view.columns == ("shop_sales__p", "shop_sales__rate_returned_1d")
+
+
+COMPOSITE = FEATURES.replace('Entity("shop")', 'Entity("shelf", keys=("shop", "size_of"))')
+
+
+def write_composite(folder: Path, features: str = COMPOSITE, **changes: object) -> None:
+    """The project with a shelf, made of a shop and a size that is a text."""
+    returns = {**declared()["models"]["returns"], "entities": ["shelf"], **changes}  # type: ignore[index]
+    write(folder, models={"returns": returns})
+    with_size = schema()
+    with_size["fields"].append({"name": "size_of", "type": "string"})  # type: ignore[attr-defined]
+    (folder / "sales.avsc").write_text(json.dumps(with_size))
+    (folder / "features.py").write_text(features)
+
+
+def test_requests_name_the_keys_of_a_composite_entity(folder: Path) -> None:
+    write_composite(folder, segments=["size_of"])
+
+    project = load_project(folder)
+
+    assert project.request_entities == ("shop", "size_of")
+    assert project.models["returns"].categorical_columns == ("shop", "size_of")
+    names = [each["name"] for each in prediction_request_schema(project)["fields"]]
+    assert names[-3:] == ["shop", "size_of", "basket"]
+    assert "shelf" not in names
+
+
+@pytest.mark.parametrize(
+    ("edit", "changes", "complaint"),
+    [
+        (lambda text: text, {"entities": ["shop"]}, "names entity 'shop', known are: shelf"),
+        (
+            lambda text: text,
+            {"inputs": {"size_of": {"type": "string"}}},
+            "'size_of' is declared as entity and as string input",
+        ),
+        (
+            lambda text: text.replace('"size_of"', '"score"'),
+            {},
+            "'score', the entity of 'shop_sales', is no string",
+        ),
+        (
+            lambda text: text.replace(
+                'event_time="sold_at"', 'event_time="sold_at", entity_fields=("shop", "price")'
+            ),
+            {},
+            "'price', the entity of 'shop_sales', is no string field of sales.avsc",
+        ),
+        (
+            lambda text: text.replace('event_time="sold_at"', 'event_time="sold_at", entity_field="shop"'),
+            {},
+            r"features.py:5: source 'sales': the key of 'shelf' is shop, size_of: name its event fields with entity_fields",
+        ),
+        (lambda text: text.replace(', "size_of"', ", "), {}, "features.py:4: .*make no composite entity"),
+        (
+            lambda text: (
+                text
+                + text.replace("shop_sales", "again").replace('("shop", "size_of")', '("size_of", "shop")')
+            ),
+            {},
+            "entity 'shelf' is made of shop, size_of in one view and of size_of, shop in 'again'",
+        ),
+    ],
+)
+def test_a_wrong_composite_entity_is_told(
+    folder: Path, edit: Edit, changes: dict[str, object], complaint: str
+) -> None:
+    write_composite(folder, edit(COMPOSITE), **changes)
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_project(folder)
+
+
+def test_derived_features_are_columns_of_the_model_and_of_the_log(folder: Path) -> None:
+    formula = 'derived("spread", feature("mean_price_1h") / feature("rate_returned_1d"))'
+    (folder / "features.py").write_text(FEATURES.replace('over("1d")]', f'over("1d"), {formula}]'))
+    column = "shop_sales__spread"
+    returns = {**declared()["models"]["returns"], "baseline": column, "monitor": {"ignore": [column]}}  # type: ignore[index]
+    (folder / "driftline.yaml").write_text(yaml.safe_dump({**declared(), "models": {"returns": returns}}))
+
+    project = load_project(folder)
+
+    assert project.models["returns"].numeric_columns[-1] == column
+    for made in (prediction_schema(project), outcome_schema(project)):
+        (logged,) = (each for each in made["fields"] if each["name"] == column)
+        assert logged["type"] == ["null", "double"]
 
 
 def test_a_correct_project_loads(folder: Path) -> None:
@@ -152,6 +256,44 @@ def test_a_wrong_model_is_told(folder: Path, change: dict[str, object], complain
         (lambda text: text.replace("version=1", "version=0"), r"features.py:6: .*versions start at 1"),
         (lambda text: text + "\nnothing.at_all\n", r"features.py:10: NameError: name 'nothing'"),
         (lambda text: text + "\nshop_sales = (\n", r"features.py:10: '\(' was never closed"),
+        (
+            lambda text: filtered(text, 'field("refunded").is_true()'),
+            "features.py: the condition of 'shop_sales' asks for a field 'refunded', and there is none in sales.avsc",
+        ),
+        (
+            lambda text: filtered(text, 'field("price").present() & (field("returned") > 3)'),
+            "the condition of 'shop_sales' takes 'returned' as a number .*found boolean",
+        ),
+        (
+            lambda text: filtered(text, 'field("sold_at") > 3'),
+            "takes 'sold_at' as a number .*found timestamp-micros",
+        ),
+        (lambda text: filtered(text, 'field("shop").is_true()'), "takes 'shop' as a boolean .*found string"),
+        (lambda text: filtered(text, 'field("price") == "1"'), "takes 'price' as a text .*found double"),
+        (
+            lambda text: filtered(text, 'field("size") == "XXL"'),
+            r"compares 'size' with 'XXL', which is none of its symbols \(S, L\)",
+        ),
+        (
+            lambda text: filtered(text, '1 < field("price") < 3'),
+            "features.py:7: TypeError: .* combine conditions",
+        ),
+        (
+            lambda text: text.replace(
+                'mean("price")', 'mean("price").where(field("size") == 3).named("big")'
+            ),
+            "the condition of 'big' of 'shop_sales' takes 'size' as a number .*found enum",
+        ),
+        (
+            lambda text: text.replace('mean("price")', 'mean("price").where(field("size") == "L")'),
+            r"features.py:6: feature view 'shop_sales': mean_price_1h .*needs a name that says so: .named",
+        ),
+        (
+            lambda text: text.replace(
+                'over("1d")]', 'over("1d"), derived("x", feature("mean_price_2h") * 2)]'
+            ),
+            r"features.py:6: feature view 'shop_sales': x is derived from 'mean_price_2h', which is no feature",
+        ),
         (
             lambda text: text + text.replace("shop_sales = ", "again = ").replace("1h", "2h"),
             "two feature views",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_request_schema
-from driftline.features import FeatureView
+from driftline.features import Entity, FeatureView, Source
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 from driftline.models.scoring import Scorer
 from driftline.project import Project, load_project
@@ -76,10 +76,15 @@ def project() -> Project:
 
 
 @pytest.fixture(scope="module")
-def rack(project: Project, tmp_path_factory: pytest.TempPathFactory) -> ModelRack:
+def models(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     for model in project.models.values():
         write_model(replace(project, models={model.name: model}), models)
+    return models
+
+
+@pytest.fixture(scope="module")
+def rack(project: Project, models: Path) -> ModelRack:
     return ModelRack(models, project)
 
 
@@ -132,6 +137,47 @@ def test_a_prediction_tells_what_the_model_saw(engine: PredictionEngine, request
     assert (found["customer_payments__count_1h"], found["customer_payments__sum_amount_1h"]) == (40, 50)
     assert (found["customer_payments__age_ms"], found["merchant_payments__age_ms"]) == (1, None)
     assert found["merchant_payments__count_10m"] is None
+
+
+class Pairs(Features):
+    """A store that notes the keys that it is asked for, and answers for their first part."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def read(
+        self,
+        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        as_of_us: NDArray[np.int64],
+    ) -> list[ViewValues]:
+        keys = [pa.array(entities, pa.string()).to_pylist() for _, entities in requests]
+        self.asked = keys
+        firsts = [[key.split(",")[0] for key in column] for column in keys]
+        return super().read(
+            [(view, column) for (view, _), column in zip(requests, firsts, strict=True)], as_of_us
+        )
+
+
+def test_a_composite_entity_is_read_by_all_that_the_request_names(
+    project: Project, models: Path, requests: pa.Schema
+) -> None:
+    pair = Entity("pair", keys=("customer", "merchant"))
+    fraud = project.models["fraud"]
+    of_customer, of_merchant = fraud.views
+    of_pair = replace(of_customer, source=Source("payments", pair, "paid_at"))
+    fraud = replace(fraud, entities=(pair, of_merchant.entity), views=(of_pair, of_merchant))
+    composite = replace(project, models={"fraud": fraud}, views={**project.views, of_pair.name: of_pair})
+    assert composite.request_entities == project.request_entities
+    store = Pairs()
+    engine = PredictionEngine(composite, store, ModelRack(models, composite), ManualClock(NOW_US))
+
+    found, nameless = predict(
+        engine, requests, request(merchant="fresh-50,~"), request(customer=None, merchant="fresh-1")
+    )
+
+    assert store.asked == [["fresh-40,fresh-50~1~0"], ["fresh-50,~"]]
+    assert (found["status"], found["customer_payments__count_1h"]) == ("ANSWERED", 40)
+    assert (nameless["status"], nameless["error"]) == ("REFUSED", "entity 'customer' is missing")
 
 
 def test_a_stale_view_that_refuses_is_a_refusal_that_shows_the_features(
