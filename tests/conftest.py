@@ -44,9 +44,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("where and why")
     for report in failed:
         crash = getattr(report.longrepr, "reprcrash", None)
-        where = f"{crash.path}:{crash.lineno}" if crash else report.when
+        when = f" ({report.when}, after {report.duration:.0f} s)" if hasattr(report, "duration") else ""
         why = crash.message if crash else str(report.longrepr)
-        terminalreporter.line(f"{report.nodeid} ({report.when}, after {report.duration:.0f} s)")
-        terminalreporter.line(f"  {where}")
+        terminalreporter.line(f"{report.nodeid}{when}")
+        terminalreporter.line(f"  {crash.path}:{crash.lineno}" if crash else "  before or after the test itself")
         for line in why[:_MESSAGE].splitlines():
             terminalreporter.line(f"  {line}")

@@ -34,12 +34,13 @@ _EXAMPLE_ID = "0190a6c5-7b2e-7c11-8000-0123456789ab"
 
 
 def event_json_schema(event_type: EventType) -> dict[str, Any]:
-    """Return the JSON Schema of an event as ingest takes it: its UUID may be left out."""
+    """Return the JSON Schema of an event as ingest takes it: its UUID may be left out, or null."""
     shown = json_schema(event_type.schema)
     shown["required"] = [name for name in shown["required"] if name != event_type.event_id]
     identity = dict(shown["properties"][event_type.event_id])
+    identity["type"] = ["string", "null"]
     identity["format"] = "uuid"
-    identity["description"] = f"{identity.get('description', '')} Made where absent.".strip()
+    identity["description"] = f"{identity.get('description', '')} Made where absent or null.".strip()
     shown["properties"][event_type.event_id] = identity
     shown["properties"][event_type.key]["minLength"] = 1
     shown["examples"] = [event_example(event_type)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from driftline.contracts.record_codec import RecordCodec
@@ -119,6 +119,7 @@ _ANY = st.recursive(
     )
     | _ANY
 )
+@example({"event_id": None, "at": 0, "sensor": "north", "place": {"floor": 3}})
 def test_any_json_is_accepted_or_refused_and_never_breaks(event: Any) -> None:
     try:
         ready = _CHANNEL.prepare(event)
