@@ -147,7 +147,7 @@ class _Desk:
     @property
     def notes(self) -> list[str]:
         unreadable = 0 if self.topic is None else self.topic.unreadable
-        told = [f"{unreadable:,} records could not be decoded"] if unreadable else []
+        told = [f"records that could not be decoded: {unreadable:,}"] if unreadable else []
         return [*self.records.notes, *told]
 
 
@@ -290,8 +290,8 @@ def _print(console: Console, told: dict[str, Any], worst: pa.Table) -> None:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
     if told["output"] is not None:
         console.print(f"every row: {escape(told['output'])}", highlight=False, soft_wrap=True)
-    if told["scored"]:
-        console.print(_verdict(told), highlight=False)
+    if verdict := _verdict(told):
+        console.print(verdict, highlight=False)
 
 
 def _versions(found: list[dict[str, Any]]) -> Table:

@@ -268,10 +268,7 @@ class _Results:
 
 def _by_version(records: pa.Table) -> Iterator[tuple[str, str | None, Rows]]:
     """Yield each model and version that is in the log, with its rows."""
-    pairs = np.empty(len(records), object)
-    pairs[:] = list(
-        zip(records[names.MODEL].to_pylist(), records[names.MODEL_VERSION].to_pylist(), strict=True)
-    )
+    pairs = zip(records[names.MODEL].to_pylist(), records[names.MODEL_VERSION].to_pylist(), strict=True)
     codes: dict[tuple[str, str | None], int] = {}
     coded = np.array([codes.setdefault(pair, len(codes)) for pair in pairs], np.intp)
     for (model, version), code in codes.items():

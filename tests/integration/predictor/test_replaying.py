@@ -20,14 +20,18 @@ from typer.testing import CliRunner
 
 from driftline.archive.tables import TOPICS, Archive, summarize
 from driftline.cli.replay import replay
-from driftline.contracts.project_schemas import outcome_schema
+from driftline.contracts.project_schemas import outcome_schema, prediction_schema
 from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.wire import frame
 from driftline.models.bundle import BundleError, activate
 from driftline.models.outcomes import log_losses
+from driftline.replay.records import TopicRecords
+from driftline.replay.selection import Selection
 from driftline.runtime.errors import RefusedError
 from driftline.runtime.health import Health
 from driftline.runtime.ids import new_id
+from driftline.serving.log_reading import LogReader
 from services.archiver.assembly import run_archiver
 from services.archiver.settings import ArchiverSettings
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
@@ -138,7 +142,7 @@ def test_a_span_is_bit_equal_then_asked_of_a_rival_then_tampered_with(
     rows, summary = told(result)
     assert (summary["records"], summary["scored"], summary["equal"]) == (309, 308, 308)
     assert summary["not_answered"] == {"refused": 1}
-    assert summary["notes"] == ["1 records could not be decoded"]
+    assert summary["notes"] == ["records that could not be decoded: 1"]
     assert summary["bundles"]["fraud@1"]["held_to"] == "its activation"
     assert {row["request_id"]: row["score"] for row in rows} == {
         key: one["score"] for key, one in played.items()
@@ -228,6 +232,32 @@ def test_what_the_topic_lost_comes_from_the_archive_and_features_can_be_computed
     gone = min(rows, key=lambda row: row["offset"])
     found = told(driftline("--request", gone["request_id"], "--json"))
     assert [row["offset"] for row in found[0]] == [gone["offset"]]
+
+
+def test_records_keep_the_columns_that_they_were_written_with(shop: Shop) -> None:
+    """A project that dropped a view can still replay the versions that read it."""
+    now, schema, topic = shop.settings, prediction_schema(shop.project), shop.topics.predictions
+    gone = {"name": "dropped__mean_1h", "type": ["null", "double"], "default": None}
+    wide = {**schema, "fields": [*schema["fields"], gone]}
+    record = {
+        **shop.request(predicted_at=NOW_US, duration_us=1, channel="HTTP", status="ANSWERED", score=0.1),
+        **{"feature_views": ["dropped@1"], "decision": "accept", "model_version": "0"},
+    }
+    with SchemaRegistry(now.schema_registry_url) as registry, LogReader(now.kafka_config()) as reader:
+        older = registry.register(shop.topics.subject(topic), wide)
+        for schema_id, written, values in (
+            (shop.ids[topic], schema, {}),
+            (older, wide, {"dropped__mean_1h": 0.1 + 0.2}),
+            (2**31 - 1, schema, {}),
+        ):
+            value = frame(schema_id, RecordCodec(written).encode({**record, **values}))
+            shop.producer.produce(topic, value, record["request_id"])
+        assert shop.producer.flush(20) == 0
+        records = TopicRecords(reader, shop.topics, registry, lambda _: None)
+        for selection in (Selection(), Selection(request_id=record["request_id"])):
+            found = [row for table in records.read("predictions", selection) for row in table.to_pylist()]
+            assert [row.get("dropped__mean_1h", "absent") for row in found] == ["absent", 0.1 + 0.2]
+        assert records.unreadable == 2
 
 
 def _publish_outcomes(shop: Shop, records: list[dict[str, Any]]) -> None:
