@@ -119,6 +119,7 @@ class Replay:
             label, previous = columns["label"], np.where(corrected, columns["previous_label"], np.nan)
             scorer = self._bundles.find(model, version)
             scores = score_logged(scorer, self._inputs(taken, scorer.manifest)[0])
+            label, previous = (np.where(np.isfinite(scores), one, np.nan) for one in (label, previous))
             count = int((~np.isnan(label)).sum()) - int((~np.isnan(previous)).sum())
             logged_loss, new_loss = (
                 float(

@@ -23,8 +23,11 @@ from driftline.cli.replay import replay
 from driftline.contracts.project_schemas import outcome_schema, prediction_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
+from driftline.contracts.topics import MODEL_EVENTS
 from driftline.contracts.wire import frame
-from driftline.models.bundle import BundleError, activate
+from driftline.models.bundle import Bundle, BundleError, activate, load_version
+from driftline.models.life_log import LifeCodec
+from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.outcomes import log_losses
 from driftline.replay.records import TopicRecords
 from driftline.replay.selection import Selection
@@ -181,7 +184,7 @@ def test_a_span_is_bit_equal_then_asked_of_a_rival_then_tampered_with(
 
 
 def test_one_request_and_what_became_of_it(
-    shop: Shop, played: dict[str, dict[str, Any]], driftline: Driftline
+    shop: Shop, played: dict[str, dict[str, Any]], driftline: Driftline, models: Path
 ) -> None:
     answered = [one for one in played.values() if one["status"] == "ANSWERED"]
     _publish_outcomes(shop, answered[:40])
@@ -197,6 +200,15 @@ def test_one_request_and_what_became_of_it(
     ]
     assert (summary["labelled"], summary["log_loss_logged"]) == (1, pytest.approx(losses[5]))
     assert isinstance(driftline("--request", new_id()).exception, RefusedError)
+
+    _register(shop, load_version(models, "fraud", "1"))
+    assert told(driftline(*hour(), "--json"))[1]["bundles"]["fraud@1"]["held_to"] == "its registration"
+    manifest = models / "fraud" / "1" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("shop@example.com", "someone@example.com"))
+    activate(models, "fraud", "1")  # now bundle and activation agree with each other
+    replaced = driftline(*hour(), "--json")
+    assert replaced.exit_code == 1
+    assert told(replaced)[1]["unscored"] == 308
 
 
 def test_what_the_topic_lost_comes_from_the_archive_and_features_can_be_computed_again(
@@ -258,6 +270,25 @@ def test_records_keep_the_columns_that_they_were_written_with(shop: Shop) -> Non
             found = [row for table in records.read("predictions", selection) for row in table.to_pylist()]
             assert [row.get("dropped__mean_1h", "absent") for row in found] == ["absent", 0.1 + 0.2]
         assert records.unreadable == 2
+
+
+def _register(shop: Shop, bundle: Bundle) -> None:
+    """Put the fact of a version's registration on the topic, as the trainer would."""
+    topic = shop.topics.stream(MODEL_EVENTS)
+    fact = ModelEvent(
+        event_id=new_id(),
+        model=bundle.manifest.model,
+        kind=Kind.REGISTERED,
+        effective_us=NOW_US,
+        reason="a test",
+        by="test",
+        at_us=NOW_US,
+        version=bundle.manifest.version,
+        evidence=json.dumps({"sha256": bundle.sha256}),
+    )
+    with SchemaRegistry(shop.settings.schema_registry_url) as registry:
+        shop.producer.produce(topic, LifeCodec(registry, shop.ids[topic]).encode(fact), fact.model)
+    assert shop.producer.flush(20) == 0
 
 
 def _publish_outcomes(shop: Shop, records: list[dict[str, Any]]) -> None:
