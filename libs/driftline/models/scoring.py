@@ -40,7 +40,8 @@ class Scorer:
         Parameters
         ----------
         numeric
-            Shape [n, K], columns as in ``manifest.numeric``; NaN is missing. Cast to float32, as in training.
+            Shape [n, K], columns as in ``manifest.numeric``; NaN is missing. Cast to float32, as in training; what is
+            too large for that is infinite.
         categorical
             Per name of ``manifest.categorical`` n values; None is missing.
         """
@@ -52,7 +53,8 @@ class Scorer:
             return np.empty(0, dtype=np.float64)
         feed: dict[str, NDArray[np.float32] | NDArray[np.object_]] = {}
         if NUMERIC_INPUT in self._inputs:
-            feed[NUMERIC_INPUT] = np.ascontiguousarray(numeric, dtype=np.float32)
+            with np.errstate(over="ignore"):
+                feed[NUMERIC_INPUT] = np.ascontiguousarray(numeric, dtype=np.float32)
         if CATEGORICAL_INPUT in self._inputs:
             feed[CATEGORICAL_INPUT] = category_matrix(self.manifest.categorical, categorical, rows)
         return run(self._session, feed)

@@ -31,24 +31,23 @@ def test_the_same_bits_at_any_batch_size(
     scorer: Scorer, rows: list[tuple[float, float, float, str | None, str | None]], cuts: list[int]
 ) -> None:
     numeric = np.array([row[:3] for row in rows], dtype=np.float64)
-    with np.errstate(over="ignore"):
-        whole = scorer.score(numeric, {"shop": [row[3] for row in rows], "colour": [row[4] for row in rows]})
-        for bounds in (
-            sorted({0, *(cut for cut in cuts if cut < len(rows)), len(rows)}),
-            range(len(rows) + 1),
-        ):
-            edges = list(bounds)
-            parts = [
-                scorer.score(
-                    numeric[first:last],
-                    {
-                        "shop": [row[3] for row in rows[first:last]],
-                        "colour": [row[4] for row in rows[first:last]],
-                    },
-                )
-                for first, last in itertools.pairwise(edges)
-            ]
-            assert np.concatenate(parts).tobytes() == whole.tobytes()
+    whole = scorer.score(numeric, {"shop": [row[3] for row in rows], "colour": [row[4] for row in rows]})
+    for bounds in (
+        sorted({0, *(cut for cut in cuts if cut < len(rows)), len(rows)}),
+        range(len(rows) + 1),
+    ):
+        edges = list(bounds)
+        parts = [
+            scorer.score(
+                numeric[first:last],
+                {
+                    "shop": [row[3] for row in rows[first:last]],
+                    "colour": [row[4] for row in rows[first:last]],
+                },
+            )
+            for first, last in itertools.pairwise(edges)
+        ]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
     assert np.all((whole >= 0) & (whole <= 1))
 
 
