@@ -47,6 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         when = f" ({report.when}, after {report.duration:.0f} s)" if hasattr(report, "duration") else ""
         why = crash.message if crash else str(report.longrepr)
         terminalreporter.line(f"{report.nodeid}{when}")
-        terminalreporter.line(f"  {crash.path}:{crash.lineno}" if crash else "  before or after the test itself")
+        terminalreporter.line(
+            f"  {crash.path}:{crash.lineno}" if crash else "  before or after the test itself"
+        )
         for line in why[:_MESSAGE].splitlines():
             terminalreporter.line(f"  {line}")

@@ -23,11 +23,16 @@ from driftline.project import Project
 _ROWS = 400
 
 
-def write_model(project: Project, models: Path, version: str = "1", *, reference: bool = False) -> None:
-    """Train, convert, write and activate the project's only model; with a reference for drift if asked."""
+def write_model(
+    project: Project, models: Path, version: str = "1", *, reference: bool = False, seed: int = 3
+) -> None:
+    """Train, convert, write and activate the project's only model; with a reference for drift if asked.
+
+    Another seed makes another model.
+    """
     (declaration,) = project.models.values()
     columns = Columns(numeric=declaration.numeric_columns, categorical=declaration.categorical_columns)
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     numeric = rng.normal(50, 30, (_ROWS, len(columns.numeric)))
     numeric[rng.random(numeric.shape) < 0.1] = np.nan
     categorical = {

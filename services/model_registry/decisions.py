@@ -70,14 +70,18 @@ class _Facts:
         )
 
 
-def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int) -> list[ModelEvent]:
-    """Return the facts for a version that a person trained and activated with ``driftline train``."""
+def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int, *, sha256: str) -> list[ModelEvent]:
+    """Return the facts for a version that a person trained and activated with ``driftline train``.
+
+    ``sha256`` is its manifest's: a replay holds the bundle to it for as long as the facts are kept.
+    """
     if history.state_of(manifest.version) is not None:
         return []
     facts = _Facts(history, at_us)
     until = text_us(manifest.training.end)
     reason = "trained and activated by a person (`driftline train`)"
-    evidence = {"metrics": {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()}}
+    metrics = {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()}
+    evidence = {"sha256": sha256, "metrics": metrics}
     for kind in (Kind.REGISTERED, Kind.VALIDATED, Kind.PROMOTED):
         facts.add(
             kind, manifest.version, until, reason, because=("adopted",), evidence=evidence, until_us=until

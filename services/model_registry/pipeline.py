@@ -190,7 +190,9 @@ class ModelRegistryPipeline:
         except BundleError as error:
             self._health.error(str(error))
             return []
-        return [] if bundle is None else adopt(history, bundle.manifest, self._clock.now_us())
+        if bundle is None:
+            return []
+        return adopt(history, bundle.manifest, self._clock.now_us(), sha256=bundle.sha256)
 
     def _send(self, life: _Life, facts: Sequence[ModelEvent]) -> None:
         if not facts:

@@ -49,6 +49,7 @@ ENTRIES = (
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),
     Entry("training-set", "archive:training_sets", "Build, list and pull named training sets.", group=True),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),
+    Entry("replay", "replay:replay", "Score logged requests again, bit for bit, or with another version."),
 )
 
 

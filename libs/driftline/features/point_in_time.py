@@ -57,6 +57,7 @@ def as_of_join(
     as_of_us: Ints,
     *,
     known_at: str | None = None,
+    entities: str | None = None,
 ) -> ViewValues:
     """Return a view's values for entities, each as of an instant.
 
@@ -73,9 +74,11 @@ def as_of_join(
         The instant of each row, in microseconds.
     known_at
         Column with the instant from which an event was known; the event time unless said.
+    entities
+        Column with the key of each event's entity; what the source's fields say unless said.
     """
     layout = ViewLayout.of(view)
-    history, row_entity = _history(layout, events, keys, known_at)
+    history, row_entity = _history(layout, events, keys, known_at=known_at, entities=entities)
     # Rows in the order of the events: what they search for lies side by side.
     order = np.lexsort((np.asarray(as_of_us, np.int64), row_entity))
     as_of, row_entity = np.asarray(as_of_us, np.int64)[order], row_entity[order]
@@ -131,27 +134,30 @@ def _history(
     layout: ViewLayout,
     events: pa.Table | pa.RecordBatch,
     keys: Sequence[str | None] | pa.Array,
+    *,
     known_at: str | None,
+    entities: str | None,
 ) -> tuple[_History, Ints]:
     """Number the entities that are asked for, and sort those of their events that the view is about."""
     source = layout.view.source
     asked = one_array(keys) if isinstance(keys, pa.Array | pa.ChunkedArray) else pa.array(keys, pa.string())
     asked = asked.cast(pa.string())
-    entities = asked.drop_null().unique()
-    row_entity = pc.index_in(asked, entities).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    numbered = asked.drop_null().unique()
+    row_entity = pc.index_in(asked, numbered).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     if isinstance(events, pa.RecordBatch):
         events = pa.Table.from_batches([events])
     known_column = known_at or source.event_time
     conditions = {name for item in layout.filtered for name in item.condition.fields}
     named = {source.event_time, known_column, *layout.fields, *conditions}
-    field = event_keys(source, events).cast(pa.string())
-    counts = pc.is_in(field, entities)
+    said = event_keys(source, events) if entities is None else one_array(events.column(entities))
+    field = said.cast(pa.string())
+    counts = pc.is_in(field, numbered)
     for name in (source.event_time, known_column):
         counts = pc.and_(counts, one_array(events.column(name)).is_valid())
     if layout.view.where is not None:
         counts = pc.and_(counts, pa.array(matches(layout.view.where, events)))
     events = events.select(sorted(named)).filter(counts)
-    entity = pc.index_in(field.filter(counts), entities).to_numpy(zero_copy_only=False).astype(np.int64)
+    entity = pc.index_in(field.filter(counts), numbered).to_numpy(zero_copy_only=False).astype(np.int64)
     time_us = micros(events.column(source.event_time))
     order = np.lexsort((time_us, entity))
     history = _History(

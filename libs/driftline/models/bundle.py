@@ -198,11 +198,23 @@ def load_bundle(path: Path, *, sha256: str | None = None) -> Bundle:
     return Bundle(path=path, manifest=manifest, model=contents[MODEL_FILE], sha256=found)
 
 
-def activate(models_dir: Path, model: str, version: str) -> Bundle:
-    """Make a version the active one, atomically, after checking it; return its bundle."""
-    bundle = load_bundle(_folder(models_dir, model, version))
+def load_version(models_dir: Path, model: str, version: str, *, sha256: str | None = None) -> Bundle:
+    """Load a version of a model after checking every hash, and that it is the one that its folder says.
+
+    Raises
+    ------
+    BundleError
+        As ``load_bundle``, and where the manifest names another model or version.
+    """
+    bundle = load_bundle(_folder(models_dir, model, version), sha256=sha256)
     if (bundle.manifest.model, bundle.manifest.version) != (model, version):
         raise BundleError(f"{bundle.path}: its manifest says {bundle.manifest.ref}, not {model}@{version}")
+    return bundle
+
+
+def activate(models_dir: Path, model: str, version: str) -> Bundle:
+    """Make a version the active one, atomically, after checking it; return its bundle."""
+    bundle = load_version(models_dir, model, version)
     content = json.dumps({"version": version, "manifest_sha256": bundle.sha256}) + "\n"
     target = models_dir / model / ACTIVE_FILE
     scratch = target.with_name(f".{ACTIVE_FILE}.{os.getpid()}")

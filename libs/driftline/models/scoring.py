@@ -40,8 +40,8 @@ class Scorer:
         Parameters
         ----------
         numeric
-            Shape [n, K], columns as in ``manifest.numeric``; NaN is missing. Cast to float32, as in training: what is too large
-            for it counts as infinite.
+            Shape [n, K], columns as in ``manifest.numeric``; NaN is missing. Cast to float32, as in training; what is
+            too large for that is infinite.
         categorical
             Per name of ``manifest.categorical`` n values; None is missing.
         """

@@ -2,13 +2,18 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from driftline.features.keys import partition_of
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.ids import id_time_ms
+
+#: A request is logged after its making; clocks differ by less than this.
+CLOCK_SLACK_MS = 60_000
 
 _REQUEST_SECONDS = 10.0
 _SILENCE_SECONDS = 15.0
@@ -129,3 +134,19 @@ class LogReader:
         if found is None:
             raise UnavailableError(f"the broker does not say what {topic}/{partition} holds")
         return Stretch(topic=topic, partition=partition, start=found[0], stop=found[1])
+
+
+def where_to_look(reader: LogReader, topic: str, request_id: str) -> Iterator[list[Stretch]]:
+    """Yield the places of a topic where a request's records may be, the likely ones first.
+
+    A UUIDv7 says when the request was made: its own partition is looked at from then on. Then that partition from
+    its beginning, then the others.
+    """
+    held = reader.held(topic)
+    home = partition_of(request_id, len(held))
+    made_ms = id_time_ms(request_id)
+    if made_ms is not None:
+        start = reader.offset_at(held[home], made_ms - CLOCK_SLACK_MS)
+        yield [replace(held[home], start=start)]
+    yield [held[home]]
+    yield [one for one in held if one.partition != home]

@@ -7,8 +7,8 @@
 4. The values once more, computed from these events: equal to the served ones, or the trace says so.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,17 +26,14 @@ from driftline.contracts.wire import split
 from driftline.features import FeatureView
 from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import event_keys
-from driftline.features.keys import partition_of
 from driftline.features.matching import matches
 from driftline.features.point_in_time import as_of_join
 from driftline.project import EventType, Project
 from driftline.runtime.errors import BadMessageError, RefusedError
-from driftline.runtime.ids import id_time_ms, parse_id
+from driftline.runtime.ids import parse_id
 from driftline.serving.event_search import MAX_RECORDS, OFFSET, PARTITION, FoundEvents, find_events
-from driftline.serving.log_reading import LogReader, Stretch
+from driftline.serving.log_reading import CLOCK_SLACK_MS, LogReader, where_to_look
 
-#: A request is logged after its making; clocks differ by less than this.
-_CLOCK_SLACK_MS = 60_000
 #: What describes the newest event (last, time since last) has no window; its events are searched so far back.
 _LONGEST_MS = 30 * 86_400_000
 _KNOWN = "__known"
@@ -152,7 +149,7 @@ def _find(
     """Return the records of a request as far as they had to be read; the last is the one that counts."""
     codec, key = RecordCodec(prediction_schema(project)), wanted.encode()
     found: list[_Logged] = []
-    for stretches in _where_to_look(reader, topic, wanted):
+    for stretches in where_to_look(reader, topic, wanted):
         total, seen = sum(one.length for one in stretches), 0
         for messages in reader.read(stretches):
             seen += len(messages)
@@ -172,17 +169,6 @@ def _find(
         if found:
             return found
     raise RefusedError(f"no request {wanted} is in {topic}", status=404, title="No such request")
-
-
-def _where_to_look(reader: LogReader, topic: str, wanted: str) -> Iterator[list[Stretch]]:
-    held = reader.held(topic)
-    home = partition_of(wanted, len(held))
-    made_ms = id_time_ms(wanted)
-    if made_ms is not None:  # the likely place: the id's own partition, from the time of its making
-        start = reader.offset_at(held[home], made_ms - _CLOCK_SLACK_MS)
-        yield [replace(held[home], start=start)]
-    yield [held[home]]
-    yield [one for one in held if one.partition != home]
 
 
 class _Events:
@@ -227,7 +213,7 @@ class _Events:
                 topic,
                 wanted,
                 # A record is not older than its event, but for the skew that the store allows.
-                since_ms=(self.as_of_us - self._project.future_skew_us) // 1_000 - reach_ms - _CLOCK_SLACK_MS,
+                since_ms=(self.as_of_us - self._project.future_skew_us) // 1_000 - reach_ms - CLOCK_SLACK_MS,
                 before_ms=_micros(self._record[names.PREDICTED_AT]) // 1_000,
                 max_records=self._max_records,
             )

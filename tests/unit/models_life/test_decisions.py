@@ -129,13 +129,15 @@ def test_the_first_version_needs_no_comparison(policy: PromotionRule, state: Sta
 
 def test_what_a_person_trained_is_adopted_once_and_reigns_from_the_end_of_its_data() -> None:
     nothing = fold("returns", [])
-    found = after(nothing, adopt(nothing, make_manifest("1"), at_us=1))
+    found = after(nothing, adopt(nothing, make_manifest("1"), at_us=1, sha256="a" * 64))
     assert found.champion == "1"
+    registered = next(event for event in found.events if event.kind is Kind.REGISTERED)
+    assert registered.told["sha256"] == "a" * 64
     until = 1_364_774_400_000_000  # 2013-04-01
     assert found.reigns[0].since_us == until
     assert found.versions["1"].data_until_us == until
-    assert adopt(found, make_manifest("1"), at_us=2) == []
-    again = after(found, adopt(found, make_manifest("2"), at_us=2))
+    assert adopt(found, make_manifest("1"), at_us=2, sha256="a" * 64) == []
+    again = after(found, adopt(found, make_manifest("2"), at_us=2, sha256="b" * 64))
     assert (again.champion, again.previous) == ("2", "1")
     assert again.reigns[1].since_us == until + 1
 

@@ -275,7 +275,7 @@ def test_the_cause_is_known_to_the_end(job: RetrainingJob, facts: list[ModelEven
     champion = load_active(models, "returns")
     assert champion is not None
     assert champion.manifest.cause is None
-    adopted = adopt(fold("returns", told), champion.manifest, at_us=1)
+    adopted = adopt(fold("returns", told), champion.manifest, at_us=1, sha256=champion.sha256)
     history = fold("returns", [*adopted, *told])
     assert history.cause_of(champion.manifest.version) is None
     assert history.cause_of(asked.version) == cause
