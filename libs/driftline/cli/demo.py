@@ -196,6 +196,7 @@ def _print_next(console: Console, project: Project, folder: Path, trace: Trace) 
         f"DRIFTLINE_ARCHIVE={_short(folder / 'archive')}",
         "driftline up",
         f"driftline trace {trace.request_id}",
+        f"driftline replay --request {trace.request_id} --features recomputed",
         f"driftline features get {view.view} {view.key} --as-of {trace.prediction['event_time']}",
         "driftline tail predictions --lines 3",
         "driftline dead-letters list",
