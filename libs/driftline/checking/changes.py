@@ -240,7 +240,12 @@ def _needs_version(old: FeatureView, new: FeatureView) -> bool:
     except ConfigurationError:  # one of them has a mistake, which the check tells
         return True
     before, after = _computed(old), _computed(new)
-    return not same_rows or any(after.get(column) != how for column, how in before.items())
+    keyed = [dict(zip(view.entity.keys, view.source.entity_fields, strict=True)) for view in (old, new)]
+    return (
+        not same_rows
+        or keyed[0] != keyed[1]
+        or any(after.get(column) != how for column, how in before.items())
+    )
 
 
 def _computed(view: FeatureView) -> dict[str, str]:

@@ -113,8 +113,9 @@ def replay(
         for table in batched(desk.records.read(PREDICTIONS, selection), batch_rows):
             rows.write(going.score(table))
             tell(f"Scored {going.summary.records:,} records")
-        if request and not going.summary.records:
-            raise RefusedError(f"no request {request} is in the log", status=404, title="No such request")
+        if not going.summary.records:
+            raise RefusedError(_nothing(request, name), status=404, title="No such request")
+        going.summary.missing = bool(desk.missing)
         if outcomes and going.summary.pairings:
             for table in batched(_outcomes(desk, source, selection), batch_rows):
                 going.add_outcomes(table)
@@ -143,6 +144,11 @@ class _Desk:
     topic: TopicRecords | None
     archive: ArchiveRecords | None
     features: ArchivedFeatures | None
+
+    @property
+    def missing(self) -> int:
+        """Records that may have been asked for and could not be read."""
+        return self.records.gaps + (0 if self.topic is None else self.topic.unreadable)
 
     @property
     def notes(self) -> list[str]:
@@ -336,6 +342,14 @@ def _verdict(told: dict[str, Any]) -> str:
     same = [one for one in told["versions"] if one["version"] == one["logged_version"]]
     if not same or told["features"] is not None:
         return ""
+    of = ", ".join(sorted({f"{one['model']}@{one['version']}" for one in same}))
     if told["proven"]:
-        return "[green]bit-equal:[/green] every score is the logged one"
-    return "[red]not proven:[/red] a score is not the logged one, or could not be computed"
+        return f"[green]bit-equal:[/green] every score that {of} gave is the logged one"
+    return f"[red]not proven:[/red] a score that {of} gave is not the logged one, could not be computed, or could not be read"
+
+
+def _nothing(request: str, model: str | None) -> str:
+    of = f" of model {model!r}" if model else ""
+    return (
+        f"no request {request}{of} is in the log" if request else f"no request{of} of that span is in the log"
+    )

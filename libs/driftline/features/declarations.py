@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from driftline.features.conditions import Condition
-from driftline.features.derivations import Derived
+from driftline.features.derivations import Derived, finite_default
 from driftline.features.names import check_name
 from driftline.runtime.durations import format_duration, parse_duration_us
 
@@ -138,7 +138,7 @@ class Feature:
 
     def or_default(self, value: float) -> Feature:
         """Return this feature with a value that is served where there is none."""
-        return replace(self, default=float(value))
+        return replace(self, default=finite_default(self.name, value))
 
     @property
     def name(self) -> str:

@@ -79,8 +79,11 @@ class Expression:
 
     def clip(self, low: float | None = None, high: float | None = None) -> Expression:
         """Return the value, but not less than ``low`` nor more than ``high``; missing stays missing."""
-        if (low is None and high is None) or (low is not None and high is not None and low > high):
-            msg = f"clip({low}, {high}) of {self}: give a lower or an upper limit, the lower one first"
+        limits = [limit for limit in (low, high) if limit is not None]
+        if not limits or not all(map(math.isfinite, limits)) or limits != sorted(limits):
+            msg = (
+                f"clip({low}, {high}) of {self}: give a lower or an upper limit, numbers, the lower one first"
+            )
             raise ValueError(msg)
         return Clipped(self, low, high)
 
@@ -112,7 +115,7 @@ class Number(Expression):
 
     def __str__(self) -> str:
         """Return the number."""
-        return f"{self.value:g}"
+        return plain_number(self.value)
 
     def references(self) -> Iterator[str]:
         """Yield nothing."""
@@ -170,7 +173,24 @@ class Derived:
 
     def or_default(self, value: float) -> Derived:
         """Return this feature with a value that is served where there is none."""
-        return replace(self, default=float(value))
+        return replace(self, default=finite_default(self.name, value))
+
+
+def finite_default(name: str, value: float) -> float:
+    """Return what is served where there is no value; ValueError for what is no number itself."""
+    if not math.isfinite(value):
+        msg = f"{name}: the default {value} is no number; leave it out where there is none"
+        raise ValueError(msg)
+    return float(value)
+
+
+def plain_number(value: float) -> str:
+    """Return a number in the fewest digits that tell it from all others.
+
+    >>> plain_number(2.0), plain_number(1234567.0), plain_number(0.1)
+    ('2', '1234567', '0.1')
+    """
+    return repr(float(value)).removesuffix(".0")
 
 
 def feature(name: str) -> Expression:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from driftline.features.declarations import Feature, FeatureView, OnStale
-from driftline.features.derivations import Derived
+from driftline.features.derivations import Derived, plain_number
 from driftline.features.rings import derive_rings
 from driftline.runtime.durations import format_duration
 from driftline.runtime.errors import ConfigurationError
@@ -89,7 +89,7 @@ def formula(feature: Feature | Derived) -> str:
     >>> formula(mean("price").over("24h").or_default(0))
     'mean(price) over 1d, 0 where there is none'
     """
-    default = "" if feature.default is None else f", {feature.default:g} where there is none"
+    default = "" if feature.default is None else f", {plain_number(feature.default)} where there is none"
     return f"{computation(feature)}{default}"
 
 

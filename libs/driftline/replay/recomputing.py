@@ -136,7 +136,7 @@ def join_as_logged(
     chain_of = np.empty(len(asked), object)
     by_entity = _positions(entity_of)
     for number, (key, rows) in enumerate(_positions(asked).items()):
-        mine = by_entity.get(key, np.empty(0, np.intp))
+        mine = np.empty(0, np.intp) if key is None else by_entity.get(key, np.empty(0, np.intp))
         mine = mine[np.argsort(logged_us[mine], kind="stable")]
         ranks = np.searchsorted(logged_us[mine], answered_us[rows], side="right")
         for chain, chosen in enumerate(_chains(ranks, as_of_us[rows])):

@@ -9,6 +9,7 @@ archive: every record once.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 
@@ -79,6 +80,8 @@ class TopicRecords:
     def _tables(self, topic: str, stretches: list[Stretch], selection: Selection) -> Iterator[pa.Table]:
         total, seen = sum(one.length for one in stretches), 0
         key = None if selection.request_id is None else selection.request_id.lower().encode()
+        # The key names the request, in whatever letters the record has it.
+        wanted_rows = (selection if key is None else replace(selection, request_id=None)).expression
         for messages in self._reader.read(stretches):
             seen += len(messages)
             self._tell(f"Reading {topic}: {seen:,} of {total:,} records")
@@ -86,8 +89,7 @@ class TopicRecords:
                 messages if key is None else [one for one in messages if (one.key() or b"").lower() == key]
             )
             for table in self._decoded(wanted):
-                # The key names the request, in whatever letters the record has it.
-                chosen = table if key is not None else table.filter(selection.expression)
+                chosen = table.filter(wanted_rows)
                 if len(chosen):
                     yield chosen
 
@@ -201,6 +203,8 @@ class Records:
     def __init__(self, topic: TopicRecords | None, archive: ArchiveRecords | None) -> None:
         self._topic, self._archive = topic, archive
         self.notes: list[str] = []
+        #: Offsets of predictions that neither topic nor archive holds: they may belong to what was asked for.
+        self.gaps = 0
 
     def read(self, stream: str, selection: Selection) -> Iterator[pa.Table]:
         """Yield the wanted records, each once.
@@ -249,6 +253,7 @@ class Records:
         stops = self._archive.stops(stream, gone) if self._archive is not None and archived else {}
         for number, start in gone.items():
             if stops.get(number, 0) < start:
+                self.gaps += (start - stops.get(number, 0)) * (stream == PREDICTIONS)
                 self.notes.append(
                     f"offsets {stops.get(number, 0):,} to {start - 1:,} of {stream}/{number} are in the topic no longer, "
                     "and in no archive that was read: if any of them belong to the span, they are missing here"

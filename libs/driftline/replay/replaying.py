@@ -50,6 +50,7 @@ RESULT = pa.schema(
 )
 _ANSWERED = names.STATUSES[0]
 _NO_MODEL = "answered without a model"
+_NO_SCORE = "the log names a version and no score"
 _CORRECTED = "CORRECTED"
 
 Rows = NDArray[np.intp]
@@ -137,16 +138,19 @@ class Replay:
             of_status = rows[found.status[rows] == status]
             self.summary.not_answered[status.lower()] += len(of_status)
         rows = rows[answered]
-        scored = (~np.isnan(found.logged_score[rows])) & (logged is not None)
-        if not scored.all():
-            found.leave(rows[~scored], _NO_MODEL)
-            self.summary.not_answered[_NO_MODEL] += int((~scored).sum())
-        rows = rows[scored]
-        if logged is None or not len(rows):
+        if not len(rows):
+            return
+        if logged is None:
+            found.leave(rows, _NO_MODEL)
+            self.summary.not_answered[_NO_MODEL] += len(rows)
             return
         version = self._version or logged
         pairing = self.summary.pairing(model, logged, version)
         found.version[rows] = version
+        scored = ~np.isnan(found.logged_score[rows])
+        if not scored.all():
+            self._leave(pairing, rows[~scored], _NO_SCORE, found)
+            rows = rows[scored]
         try:
             scorer = self._bundles.find(model, version)
         except BundleError as error:

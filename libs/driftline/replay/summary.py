@@ -102,11 +102,13 @@ class FeatureCheck:
 class Summary:
     """All of a replay.
 
-    ``records`` counts what was read from the log, ``not_answered`` those of it that have no model's score (by why),
+    ``records`` counts what was read from the log, ``missing`` whether some of it may not have been (records that
+    could not be decoded, offsets that nothing holds any more), ``not_answered`` those of it that have no model's score (by why),
     ``reasons`` those that could not be scored (by why).
     """
 
     records: int = 0
+    missing: bool = False
     not_answered: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     pairings: dict[tuple[str, str, str], Pairing] = field(default_factory=dict)
@@ -121,10 +123,10 @@ class Summary:
 
     @property
     def proven(self) -> bool:
-        """Whether everything that must be bit-equal is: the same version with the features as they were served."""
-        return self.features is not None or all(
-            one.all_equal for one in self.pairings.values() if one.same_version
-        )
+        """Whether everything that must be bit-equal was read and is: the same version with the features as they were served."""
+        if self.features is not None:
+            return True
+        return not self.missing and all(one.all_equal for one in self.pairings.values() if one.same_version)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from driftline.checking.changes import Change, ChangeKind, project_changes
 from driftline.checking.project_check import check_project
+from driftline.features import Entity
 from tests.unit.checking.market import spoil
 
 YAML = "driftline.yaml"
@@ -166,6 +168,18 @@ def test_an_input_of_another_type_breaks_the_schemas_made_from_the_models(before
         "the schema of predictions",
         "the schema of outcomes",
     ]
+
+
+def test_another_entity_under_the_same_version(before: Path, folder: Path) -> None:
+    old, new = check_project(before), check_project(folder)
+    assert old.project is not None and new.project is not None
+    was = old.project.views["shop_sales"]
+    now = replace(
+        was, source=replace(was.source, entity=Entity("till"), entity_field="shop", entity_fields=())
+    )
+    views = {**new.project.views, now.name: now}
+    found = project_changes(old, replace(new, project=replace(new.project, views=views)))
+    assert [change.views for change in found if change.breaks] == [("shop_sales@1",)]
 
 
 def test_a_view_that_changed_under_the_same_version(before: Path, folder: Path) -> None:

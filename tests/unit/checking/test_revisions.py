@@ -45,6 +45,15 @@ def test_a_revision_is_the_folder_as_it_was(project: Path, revision: str) -> Non
     assert not other.exists()
 
 
+def test_a_link_that_leads_out_of_the_project_is_left_out(project: Path) -> None:
+    (project / "link").symlink_to("/etc/hostname")
+    git(project, "add", "--all")
+    git(project, "commit", "--message=a link")
+    with other_state(project, "HEAD") as other:
+        assert (other / "features.py").exists()
+        assert not (other / "link").is_symlink()
+
+
 def test_what_a_working_copy_breaks_against_a_revision(project: Path) -> None:
     spoil(project, "schemas/sales.avsc", '"price"', '"sale_price"')
     with other_state(project, "HEAD") as other:

@@ -54,14 +54,19 @@ def test_rows_and_sums_as_json(driftline: Driftline, log: pa.Table) -> None:
     assert [row["request_id"] for row in rows] == log["request_id"].to_pylist()
     assert (summary["records"], summary["equal"], summary["proven"]) == (ROWS, ROWS * 9 // 10, True)
     assert summary["not_answered"] == {"refused": ROWS // 10}
-    nothing = told(driftline("--from", "2025-07-01", "--json"))
-    assert (nothing[0], nothing[1]["records"]) == ([], 0)
+
+
+@pytest.mark.parametrize("words", [("--from", "2025-07-01"), (*DAY, "--model", "fruad")])
+def test_what_finds_no_request_proves_nothing(driftline: Driftline, words: tuple[str, ...]) -> None:
+    result = driftline(*words)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RefusedError)
 
 
 def test_for_people(driftline: Driftline) -> None:
     shown = driftline(*DAY).stdout
     assert "200 records, of them not scored: 20 refused" in shown
-    assert "180 of 180" in shown and "bit-equal: every score is the logged one" in shown
+    assert "180 of 180" in shown and "bit-equal: every score that fraud@1 gave is the logged one" in shown
     rival = driftline(*DAY, "--model", "fraud@2").stdout
     assert "was logged" in rival and "bit-equal:" not in rival
 

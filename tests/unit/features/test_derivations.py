@@ -108,7 +108,16 @@ def test_what_is_no_formula_is_refused(wrong: object) -> None:
         wrong()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("limits", [{}, {"low": 2, "high": 1}])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_default_that_is_no_number_is_refused(value: float) -> None:
+    for declared in (mean("x").over("1h"), derived("y", feature("x") + 1)):
+        with pytest.raises(ValueError, match="default"):
+            declared.or_default(value)
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"low": 2, "high": 1}, {"low": math.nan, "high": 1}, {"high": math.inf}]
+)
 def test_limits_that_limit_nothing_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="clip"):
         feature("a").clip(**limits)

@@ -62,6 +62,16 @@ def test_a_difference_has_both_sides() -> None:
     assert str(one) == "time to live: 1d became none"
 
 
+def test_numbers_differ_to_the_last_digit() -> None:
+    factors = [
+        view(features=[count().over("1h"), derived("d", feature("count_1h") * one)])
+        for one in (0.12345671, 0.12345679)
+    ]
+    assert [one.aspect for one in view_differences(*factors)] == [Aspect.COLUMN]
+    defaults = [view(features=[count().over("1h").or_default(one)]) for one in (1234567, 1234568)]
+    assert [one.aspect for one in view_differences(*defaults)] == [Aspect.COLUMN]
+
+
 def test_fields_that_a_view_reads() -> None:
     assert fields_read(view()) == {"shop", "sold_at", "price"}
     shelf = Source("sales", entity=Entity("shelf", keys=("shop", "row")), event_time="sold_at")

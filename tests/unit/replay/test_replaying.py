@@ -111,9 +111,17 @@ def test_a_rival_is_asked_and_its_decisions_are_those_of_its_own_scores(
 def test_what_no_model_answered_is_told_apart(log: pa.Table, trained: Path) -> None:
     odd = replaced(replaced(log, "model_version", 0, None), "status", 1, "FAILED")
     going, rows = replayed(replaced(odd, "score", 2, None), trained)
-    assert going.summary.not_answered == {"answered without a model": 2, "failed": 1, "refused": ROWS // 10}
+    assert going.summary.not_answered == {"answered without a model": 1, "failed": 1, "refused": ROWS // 10}
     assert [rows[at]["result"] for at in (0, 1, 2, 3)] == ["unscored", "unscored", "unscored", "equal"]
-    assert going.summary.proven
+    assert going.summary.reasons == {"the log names a version and no score": 1}
+    assert not going.summary.proven
+
+
+def test_what_could_not_be_read_is_not_proven(log: pa.Table, trained: Path) -> None:
+    summary = replayed(log, trained)[0].summary
+    assert summary.proven
+    summary.missing = True
+    assert not summary.proven
 
 
 def test_a_version_does_not_score_what_was_served_other_views(log: pa.Table, trained: Path) -> None:
