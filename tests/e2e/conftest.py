@@ -35,6 +35,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "DRIFTLINE_STATE": str(state),
             "DRIFTLINE_MODELS": str(state / "models"),
             "DRIFTLINE_LOG_FORMAT": "json",
+            "DRIFTLINE_MAX_POLL_INTERVAL_MS": "60000",  # a loop that hangs is noticed while the tests wait
         }
         streams = load_manifest().streams
         supervisor = Supervisor(state, SERVICES, environment)

@@ -14,15 +14,13 @@ from typing import Protocol
 
 from driftline.control.faust_app import SESSION_SECONDS
 from driftline.runtime import metrics
-from driftline.runtime.errors import OffsetGapError, UnavailableError
+from driftline.runtime.errors import EXIT_STALLED, OffsetGapError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.streaming.partitions import Partition
 
 _log = get_logger(__name__)
 
-#: The watchdog's exit code: the supervisor starts the process again.
-EXIT_STALLED = 81
 _CHECK_SECONDS = 1.0
 _COMMIT_EVERY = 5.0
 _COMMIT_ALARM_SECONDS = 30.0

@@ -55,3 +55,4 @@ class DeadLetterCeilingError(DriftlineError):
 EXIT_CONFIGURATION = 78  # EX_CONFIG: do not restart
 EXIT_CEILING = 79  # the dead-letter ceiling: do not restart, a person must look
 EXIT_GAP = 80  # records were lost: do not restart, a person must decide
+EXIT_STALLED = 81  # messages wait and nothing moves: start again

@@ -91,6 +91,8 @@ class PartitionedConsumer:
         )
         self._consumer = Consumer({**config, "error_cb": self._client_error})
         self._max_batch = max_batch
+        #: So long may pass between two polls before the group takes the partitions away, in seconds.
+        self.max_silence = max_poll_interval_ms / 1_000
         self._due: dict[Partition, float] = {}  # assigned but not started -> when to start
         self._started: dict[Partition, int] = {}  # started -> next offset
         self._revoked: set[Partition] = set()

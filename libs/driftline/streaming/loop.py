@@ -15,6 +15,7 @@ from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.partitions import Partition, PartitionBatch
+from driftline.streaming.stall_guard import StallGuard
 
 _log = get_logger(__name__)
 
@@ -52,11 +53,16 @@ def run_pipeline(
     health: Health,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run until ``stop`` is set (the batch in hand is finished first) or ``until`` says so; then leave the group."""
+    """Run until ``stop`` is set (the batch in hand is finished first) or ``until`` says so; then leave the group.
+
+    A turn that takes longer than the group's patience (``max.poll.interval.ms``) ends the process.
+    """
     loop = _Loop(consumer, pipeline, health)
     try:
-        while not stop.is_set() and not until():
-            loop.turn()
+        with StallGuard(consumer.max_silence) as guard:
+            while not stop.is_set() and not until():
+                loop.turn()
+                guard.turned()
     finally:
         consumer.close()
         pipeline.forget(consumer.take_revoked())

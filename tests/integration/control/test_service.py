@@ -8,8 +8,7 @@ from aiokafka.codec import has_lz4
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions, NewTopic
 
-from driftline.control.watchdog import EXIT_STALLED
-from driftline.runtime.errors import EXIT_CEILING, EXIT_CONFIGURATION, EXIT_GAP
+from driftline.runtime.errors import EXIT_CEILING, EXIT_CONFIGURATION, EXIT_GAP, EXIT_STALLED
 from tests.integration.control.counting_service import HANGING
 from tests.integration.control.harness import Counting
 
