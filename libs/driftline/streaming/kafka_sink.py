@@ -14,6 +14,7 @@ left. (librdkafka may lose a request of a transaction when the broker is killed,
 only a new producer helps.)
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _log = get_logger(__name__)
 #: How long a start, a commit or an abort may take, with all that is tried again.
 _TRANSACTION_SECONDS = 20.0
 _RETRY_SECONDS = 0.1
+_PATIENCE_SECONDS = 2.0
 
 
 class Transaction:
@@ -177,7 +179,10 @@ class KafkaSink:
         until = time.monotonic() + _TRANSACTION_SECONDS
         member = self._consumer.group_metadata()
         _retried(
-            lambda seconds: producer.send_offsets_to_transaction(offsets, member, seconds), until=until
+            lambda seconds: _in_time(
+                lambda: producer.send_offsets_to_transaction(offsets, member, seconds), seconds
+            ),
+            until=until,
         )  # (4)
         _retried(producer.commit_transaction, until=until)  # (5)
 
@@ -228,6 +233,33 @@ def transactional_member(
         dead_letters=topics.dead_letters,
     )
     return consumer, sink
+
+
+def _in_time(call: Callable[[], Any], seconds: float) -> None:
+    """Make a call that does not always keep its own time-out (ADR 9); where it does not, its thread is left behind.
+
+    Raises
+    ------
+    UnavailableError
+        The call did not come back.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  raised again where the call was made
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="transaction offsets", daemon=True)
+    thread.start()
+    thread.join(seconds + _PATIENCE_SECONDS)
+    if thread.is_alive():
+        raise UnavailableError(
+            f"the broker's answer to a transaction's offsets did not come in {seconds:.0f} s"
+        )
+    if errors:
+        raise errors[0]
 
 
 def _retried(request: Callable[[float], Any], *, until: float) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from driftline.runtime.errors import BadMessageError, OffsetGapError, UnavailableError
 from driftline.runtime.health import Health
+from driftline.streaming import kafka_sink
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import read_origin
 from driftline.streaming.kafka_sink import KafkaSink, Transaction
@@ -218,6 +219,45 @@ def test_a_transaction_that_can_be_neither_committed_nor_aborted_is_left_to_a_ne
     echo.before_commit = end_behind_its_back
     echo.run(500)
     assert len(producers) == 3
+    assert streams.values() == expected(range(500))
+
+
+class Hanging:
+    """A producer whose offsets are never answered, and which then refuses all else, as the real one has done (ADR 9)."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    def send_offsets_to_transaction(self, *_: object) -> None:
+        threading.Event().wait()
+
+    def abort_transaction(self, _seconds: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._CONFLICT, "send_offsets_to_transaction is in progress"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+def test_offsets_that_are_never_answered_are_left_to_a_new_producer(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_sink, "_PATIENCE_SECONDS", 0.5)
+    streams.publish(range(500))
+    echo = Echo(streams)
+    started = KafkaSink._started_producer
+    producers: list[Any] = []
+
+    def first_hangs(sink: KafkaSink) -> Any:
+        producers.append(Hanging(started(sink)) if not producers else started(sink))
+        if len(producers) == 1:
+            monkeypatch.setattr(kafka_sink, "_TRANSACTION_SECONDS", 1.0)
+        else:
+            monkeypatch.undo()
+        return producers[-1]
+
+    monkeypatch.setattr(KafkaSink, "_started_producer", first_hangs)
+    echo.run(500)
+    assert len(producers) == 2
     assert streams.values() == expected(range(500))
 
 
