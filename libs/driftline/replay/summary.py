@@ -126,7 +126,8 @@ class Summary:
         """Whether everything that must be bit-equal was read and is: the same version with the features as they were served."""
         if self.features is not None:
             return True
-        return not self.missing and all(one.all_equal for one in self.pairings.values() if one.same_version)
+        same = [one for one in self.pairings.values() if one.same_version]
+        return not same or (not self.missing and all(one.all_equal for one in same))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
