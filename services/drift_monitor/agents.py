@@ -3,6 +3,7 @@
 | record | handler |
 |---|---|
 | profile | ``on_profile``: merge into its window, move the watermark, judge the windows that are over |
+| mark of a quiet partition | ``on_profile``: it holds no windows open until it brings rows again |
 
 Keys of the table: ``m|<model>|<kind>`` marks of the sources and open windows; ``w|...`` an open window's merged profile;
 ``p|<model>|<version>|<segment>`` the problem.
@@ -30,8 +31,6 @@ from services.drift_monitor.problems import Problem, worst_first, worst_level
 
 _log = get_logger(__name__)
 PREDICTIONS, OUTCOMES = "PREDICTIONS", "OUTCOMES"
-#: A source that has brought nothing for so long by the log's clock does not hold windows open.
-_IDLE_US = 60_000_000
 _MEASUREMENTS_SHOWN = 12
 
 
@@ -113,14 +112,17 @@ class DriftAgents:
         model = self._project.models.get(record["model"])
         if model is None:
             return
-        self._take(model, record, context)
+        if record["quiet"]:
+            _take_mark(model, record, context)
+        else:
+            self._take(model, record, context)
         for kind in (PREDICTIONS, OUTCOMES):
             await self._close_passed(model, kind, context)
 
     def _take(self, model: ModelDeclaration, record: dict[str, Any], context: Context) -> None:
         """Merge a profile into its window, if that is still open, and move its source's watermark."""
         marks_key = f"m|{model.name}|{record['kind']}"
-        marks = context.table.get(marks_key, {"sources": {}, "open": {}, "closed": 0})
+        marks = _marks(context.table, marks_key)
         start, end = (instant_us(record[name]) for name in ("window_start", "window_end"))
         if end <= marks["closed"]:
             metrics.ROWS_TOO_LATE.labels(model.name).inc(record["rows"])
@@ -130,12 +132,10 @@ class DriftAgents:
             marks["open"].setdefault(str(end), [])
             if key not in marks["open"][str(end)]:
                 marks["open"][str(end)].append(key)
-        before = marks["sources"].get(record["source"], [0, 0])[0]
-        marks["sources"][record["source"]] = [
-            max(before, instant_us(record["watermark"])),
-            context.timestamp_us,
-        ]
-        marks["expected"] = record["sources"]
+        if len(marks["quiet"]) == record["sources"]:
+            marks["quiet"] = []  # it begins again: whether the others stay quiet they must say anew
+        marks["quiet"] = [one for one in marks["quiet"] if one != record["source"]]
+        _move(marks, record)
         context.table.put(marks_key, marks)
 
     async def _close_passed(self, model: ModelDeclaration, kind: str, context: Context) -> None:
@@ -147,10 +147,10 @@ class DriftAgents:
         marks = table.get(key)
         if marks is None:
             return
-        watermark = _watermark(marks, context.timestamp_us)
+        watermark = _watermark(marks)
         predictions = table.get(f"m|{model.name}|{PREDICTIONS}") if kind == OUTCOMES else None
-        if predictions is not None and _alive(predictions, context.timestamp_us):
-            watermark = min(watermark, _watermark(predictions, context.timestamp_us))
+        if predictions is not None and _holding(predictions):
+            watermark = min(watermark, _watermark(predictions))
         over = sorted(int(end) for end in marks["open"] if int(end) + model.monitor.grace_us <= watermark)
         if not over:
             return
@@ -246,17 +246,38 @@ def _merge(table: TableView, key: str, record: dict[str, Any]) -> None:
     table.put(key, {"data": b64encode(data).decode(), "rows": rows})
 
 
-def _watermark(marks: dict[str, Any], now_us: int) -> int:
-    """Return the instant that every source has passed; idle ones do not count, unseen ones hold it at 0."""
-    sources = marks["sources"]
-    if len(sources) < marks["expected"] and now_us - min(seen for _, seen in sources.values()) < _IDLE_US:
+def _take_mark(model: ModelDeclaration, record: dict[str, Any], context: Context) -> None:
+    """Note that a source is quiet: it was read to its end and brings nothing."""
+    key = f"m|{model.name}|{record['kind']}"
+    marks = _marks(context.table, key)
+    if record["source"] not in marks["quiet"]:
+        marks["quiet"].append(record["source"])
+    _move(marks, record)
+    context.table.put(key, marks)
+
+
+def _marks(table: TableView, key: str) -> dict[str, Any]:
+    found: dict[str, Any] = table.get(key, {"sources": {}, "quiet": [], "open": {}, "closed": 0})
+    return found
+
+
+def _move(marks: dict[str, Any], record: dict[str, Any]) -> None:
+    """Move a source's watermark on."""
+    source = record["source"]
+    marks["sources"][source] = max(marks["sources"].get(source, 0), instant_us(record["watermark"]))
+    marks["expected"] = record["sources"]
+
+
+def _watermark(marks: dict[str, Any]) -> int:
+    """Return the instant that every source has passed; quiet ones do not count, those never heard of hold it at 0."""
+    if len(marks["sources"]) < marks["expected"]:
         return 0
-    return min(_alive(marks, now_us), default=0)
+    return min(_holding(marks), default=0)
 
 
-def _alive(marks: dict[str, Any], now_us: int) -> list[int]:
-    """Return the watermarks of the sources that are not idle."""
-    return [mark for mark, seen in marks["sources"].values() if now_us - seen < _IDLE_US]
+def _holding(marks: dict[str, Any]) -> list[int]:
+    """Return the watermarks of the sources that hold windows open: those that are not quiet."""
+    return [mark for source, mark in marks["sources"].items() if source not in marks["quiet"]]
 
 
 def _damage_json(damage: Damage) -> dict[str, Any]:

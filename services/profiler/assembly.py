@@ -53,6 +53,8 @@ def run_profiler(
         ceiling=settings.ceiling(),
         flush_seconds=settings.flush_seconds,
         flush_rows=settings.flush_rows,
+        quiet_seconds=max(settings.quiet_seconds, settings.flush_seconds),
+        at_end=consumer.at_end,
         clock=SystemClock(),
     )
     try:

@@ -2,6 +2,9 @@
 
 Profiles merge, so nothing is kept but what is in hand: rows are gathered for seconds, and their profiles and offsets
 are one transaction. What was gathered and not committed comes again from the topic.
+
+A partition that was read to its end and brings nothing of a model must not hold its windows open; one that is merely
+behind must. Only who reads it can tell: it says so in a *mark* without rows, again and again for as long as it is true.
 """
 
 from __future__ import annotations
@@ -21,14 +24,22 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.features.event_columns import micros
 from driftline.models.model_reference import ModelReference
-from driftline.project import Project
+from driftline.project import ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock
 from driftline.runtime.errors import BadMessageError, LostOwnershipError, UnavailableError
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.partitions import Partition, PartitionBatch
-from services.profiler.summaries import AnyProfile, Key, by_version, profiled_outcomes, profiled_predictions
+from services.profiler.summaries import (
+    OUTCOMES,
+    PREDICTIONS,
+    AnyProfile,
+    Key,
+    by_version,
+    profiled_outcomes,
+    profiled_predictions,
+)
 
 SERVICE = "profiler"
 #: No window lies further ahead of the clock: one absurd event time must not close every window before it.
@@ -65,6 +76,8 @@ class ProfilerPipeline:
         ceiling: DeadLetterCeiling,
         flush_seconds: float,
         flush_rows: int,
+        quiet_seconds: float,
+        at_end: Callable[[Partition], bool],
         clock: Clock,
     ) -> None:
         self._project = project
@@ -79,15 +92,25 @@ class ProfilerPipeline:
         self._ceiling = ceiling
         self._flush_seconds = flush_seconds
         self._flush_rows = flush_rows
+        self._quiet_seconds = quiet_seconds
+        self._at_end = at_end
         self._clock = clock
         self._gathered: dict[Partition, _Gathered] = {}
+        self._committed: dict[Partition, int | None] = {}
+        #: When a partition last brought rows of a model, or was last said to bring none.
+        self._heard: dict[tuple[Partition, str], float] = {}
         self._watermarks: dict[tuple[Partition, str], int] = {}
         self._published: dict[tuple[Partition, str], int] = {}
         self._since = time.monotonic()
 
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
         """Start where the group has committed."""
-        return self._sink.positions(partitions)
+        found = self._sink.positions(partitions)
+        for partition, position in found.items():
+            self._committed[partition] = position
+            for model in self._models_of(partition):
+                self._heard[partition, model.name] = time.monotonic()
+        return found
 
     def process(self, batches: Sequence[PartitionBatch]) -> None:
         """Summarise batches; write profiles once enough is gathered."""
@@ -132,6 +155,7 @@ class ProfilerPipeline:
     def _advance(self, partition: Partition, model: str, times_us: NDArray[np.int64]) -> None:
         newest = min(int(times_us.max()), self._clock.now_us() + _FUTURE_US)
         place = (partition, model)
+        self._heard[place] = time.monotonic()
         self._watermarks[place] = max(newest, self._watermarks.get(place, 0))
 
     def _flush_if_due(self) -> None:
@@ -165,8 +189,57 @@ class ProfilerPipeline:
                 for batch, row, error in held.bad:
                     transaction.dead_letter(batch.messages[row], error)
         self._published = published
+        self._committed |= {end.partition: end.next_offset for end in ends}
         self._gathered.clear()
         self._since = time.monotonic()
+
+    def _mark_quiet(self) -> None:
+        """Say of which models the partitions bring nothing."""
+        now = time.monotonic()
+        quiet = [
+            (partition, model)
+            for partition in self._committed
+            if self._at_end(partition)
+            for model in self._models_of(partition)
+            if now - self._heard[partition, model.name] >= self._quiet_seconds
+        ]
+        if not quiet:
+            return
+        ends = [
+            PartitionBatch(partition=partition, messages=[], next_offset=next_offset)
+            for partition in {partition: None for partition, _ in quiet}
+            if (next_offset := self._committed[partition]) is not None
+        ]
+        marks = [self._mark(partition, model) for partition, model in quiet]
+        with self._sink.transaction(ends) as transaction:
+            transaction.send(self._target, [model.name for _, model in quiet], marks)
+        for partition, model in quiet:
+            self._heard[partition, model.name] = now
+
+    def _models_of(self, partition: Partition) -> Collection[ModelDeclaration]:
+        if self._streams[partition.topic] == "outcomes":
+            return self._project.labelled_models
+        return self._project.models.values()
+
+    def _mark(self, partition: Partition, model: ModelDeclaration) -> bytes:
+        record = {
+            "model": model.name,
+            "model_version": "",
+            "kind": OUTCOMES if self._streams[partition.topic] == "outcomes" else PREDICTIONS,
+            "segment": "",
+            "window_start": 0,
+            "window_end": 0,
+            "source": self._source(partition),
+            "sources": self._partitions[partition.topic],
+            "watermark": self._published.get((partition, model.name), 0),
+            "quiet": True,
+            "rows": 0,
+            "data": b"",
+        }
+        return frame(self._schema_id, self._codec.encode(record))
+
+    def _source(self, partition: Partition) -> str:
+        return f"{self._streams[partition.topic]}/{partition.number}"
 
     def _record(self, partition: Partition, key: Key, profile: AnyProfile, watermark: int) -> bytes:
         width = self._project.models[key.model].monitor.window_us
@@ -177,9 +250,10 @@ class ProfilerPipeline:
             "segment": key.segment,
             "window_start": key.window,
             "window_end": key.window + width,
-            "source": f"{self._streams[partition.topic]}/{partition.number}",
+            "source": self._source(partition),
             "sources": self._partitions[partition.topic],
             "watermark": watermark,
+            "quiet": False,
             "rows": profile.rows,
             "data": profile.to_bytes(),
         }
@@ -189,14 +263,16 @@ class ProfilerPipeline:
         """Drop what was gathered of partitions: it was not committed, so it comes again."""
         for partition in partitions:
             self._gathered.pop(partition, None)
+            self._committed.pop(partition, None)
         for place in [place for place in self._watermarks if place[0] in set(partitions)]:
             del self._watermarks[place]
             self._published.pop(place, None)
 
     def idle(self) -> Mapping[Partition, float]:
-        """Once a second: write what has waited long enough."""
+        """Once a second: write what has waited long enough, and what is quiet."""
         try:
             self._flush_if_due()
+            self._mark_quiet()
         except (UnavailableError, LostOwnershipError):
-            return dict.fromkeys(self._gathered, 1.0)
+            return dict.fromkeys(self._committed, 1.0)
         return {}

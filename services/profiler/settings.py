@@ -20,3 +20,9 @@ class ProfilerSettings(StreamSettings):
         validation_alias="DRIFTLINE_PROFILER_FLUSH_ROWS",
         description="Rows that are gathered at most before their profiles are written",
     )
+    quiet_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        validation_alias="DRIFTLINE_PROFILER_QUIET_SECONDS",
+        description="How long a partition must bring nothing, read to its end, so that it holds no window open",
+    )

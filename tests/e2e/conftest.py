@@ -36,6 +36,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "DRIFTLINE_MODELS": str(state / "models"),
             "DRIFTLINE_LOG_FORMAT": "json",
             "DRIFTLINE_MAX_POLL_INTERVAL_MS": "60000",  # a loop that hangs is noticed while the tests wait
+            "DRIFTLINE_PROFILER_QUIET_SECONDS": "3",
         }
         streams = load_manifest().streams
         supervisor = Supervisor(state, SERVICES, environment)

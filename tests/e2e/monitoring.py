@@ -17,12 +17,21 @@ from tests.e2e.traffic import kafka_producer
 
 def assert_every_window_is_reported(platform: Platform, orders: Orders) -> None:
     """Move event time on by hours, so that every window of the orders closes; then compare rows with predictions."""
-    _ask_at(platform, orders.end_us + 3 * HOUR_US)
+    source = random.Random(0)
+    # So many that each partition of the log has some.
+    ask(
+        platform, [{**platform.request(source), "event_time": orders.end_us + 3 * HOUR_US} for _ in range(40)]
+    )
     platform.wait_consumed(platform.requests_topic, "predictor")
+    wait_every_window_before(platform, orders.end_us + HOUR_US)
+
+
+def wait_every_window_before(platform: Platform, end_us: int) -> None:
+    """Wait until the windows of orders before an instant are reported with as many rows as there are predictions."""
     expected = Counter(
         _window(prediction["event_time"])
         for prediction in _predictions(platform)
-        if prediction["order_id"] is not None
+        if prediction["order_id"] is not None and _window(prediction["event_time"]) < end_us
     )
     until = time.monotonic() + 120
     found: dict[int, int] = {}
@@ -37,11 +46,10 @@ def assert_every_window_is_reported(platform: Platform, orders: Orders) -> None:
     raise AssertionError(f"windows whose (predictions, reported rows) differ: {wrong}")
 
 
-def _ask_at(platform: Platform, time_us: int) -> None:
+def ask(platform: Platform, requests: list[dict[str, Any]]) -> None:
+    """Send requests to the topic, and wait until the broker has them."""
     producer = kafka_producer(platform.bootstrap)
-    source = random.Random(0)
-    for _ in range(40):  # so that each partition of the log has some
-        request = {**platform.request(source), "event_time": time_us}
+    for request in requests:
         value = frame(platform.request_schema_id, platform.request_codec.encode(request))
         producer.produce(platform.requests_topic, value, request["request_id"].encode())
     assert producer.flush(60) == 0

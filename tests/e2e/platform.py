@@ -168,11 +168,9 @@ class Platform:
 
     def told(self) -> str:
         """What the supervisor knows of each process, and the last that it wrote: why a test waited in vain."""
-        lines = [
-            f"{one.instance} {one.state}, {one.restarts} restarts, {one.reason}"
-            for one in self.supervisor.statuses()
-        ]
-        for one in self.supervisor.statuses():
+        statuses = self.supervisor.statuses()
+        lines = [f"{one.instance} {one.state}, {one.restarts} restarts, {one.reason}" for one in statuses]
+        for one in statuses:
             lines += [f"--- {one.instance}", tail(self.supervisor.log(one.instance), 3)]
         return "\n".join(lines)
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.monitoring import assert_every_window_is_reported
-from tests.e2e.outcomes import Orders, assert_outcomes
+from tests.e2e.monitoring import ask, assert_every_window_is_reported, wait_every_window_before
+from tests.e2e.outcomes import HOUR_US, Orders, assert_outcomes
 from tests.e2e.platform import Platform
 from tests.e2e.reading import committed, differences, end_offsets, replayed, stored
 from tests.e2e.traffic import IngestTraffic, Payments, PredictionTraffic, TopicTraffic
@@ -145,6 +145,40 @@ def test_profiler_and_drift_monitor_killed(platform: Platform) -> None:
     labels.end()
     assert_outcomes(platform)
     assert_every_window_is_reported(platform, orders)
+
+
+def test_a_profiler_that_was_away_leaves_no_row_behind(platform: Platform) -> None:
+    """Called quiet, it falls asleep while hours pass; awake, it brings one partition's hours before the other's."""
+    orders = Orders(platform, 13)
+    ask(platform, [orders.request()[2] for _ in range(200)])
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    time.sleep(10)  # longer than DRIFTLINE_PROFILER_QUIET_SECONDS and a flush
+    platform.supervisor.kill("profiler-0", signal.SIGSTOP)
+    try:
+        ask(platform, [orders.request()[2] for _ in range(20_000)])
+        platform.wait_consumed(platform.requests_topic, "predictor")
+    finally:
+        platform.supervisor.kill("profiler-0", signal.SIGCONT)
+    assert_every_window_is_reported(platform, orders)
+
+
+def test_a_partition_without_rows_holds_no_window_open(platform: Platform) -> None:
+    """Requests that all come to lie in one partition of the log: the other one is called quiet."""
+    orders = Orders(platform, 14)
+    requests = [orders.request()[2] for _ in range(40)]
+    ask(platform, requests)
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    messages = committed(platform.bootstrap, platform.predictions_topic, platform.predictions_partitions)
+    lies = {
+        platform.prediction_codec.decode(message.value()[5:])["request_id"]: message.partition()  # type: ignore[index]
+        for message in messages
+    }
+    again = [one for one in requests if lies[one["request_id"]] == 0]
+    assert 0 < len(again) < len(requests)
+    for hours in (5, 10):
+        ask(platform, [{**one, "event_time": orders.end_us + hours * HOUR_US} for one in again])
+        platform.wait_consumed(platform.requests_topic, "predictor")
+    wait_every_window_before(platform, orders.end_us + 9 * HOUR_US)
 
 
 def test_store_killed_and_restarted_empty(platform: Platform) -> None:

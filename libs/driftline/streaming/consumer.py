@@ -95,8 +95,8 @@ class PartitionedConsumer:
         self.max_silence = max_poll_interval_ms / 1_000
         self._due: dict[Partition, float] = {}  # assigned but not started -> when to start
         self._started: dict[Partition, int] = {}  # started -> next offset
+        self._ends: dict[Partition, int] = {}  # started -> where the broker last said that there is no more
         self._revoked: set[Partition] = set()
-        self._ends: dict[Partition, int] = {}  # started -> the end that was reached last
         self._beyond_end_since: dict[Partition, float] = {}
         self.joined = False
         self._consumer.subscribe(
@@ -117,6 +117,15 @@ class PartitionedConsumer:
         """Return the partitions that wait for their start and whose delay is over."""
         now = time.monotonic()
         return [partition for partition, when in self._due.items() if when <= now]
+
+    def at_end(self, partition: Partition) -> bool:
+        """Tell whether everything that a partition holds was handed out, what open transactions hold back included."""
+        next_offset = self._started.get(partition)
+        if next_offset is None or self._ends.get(partition) != next_offset:
+            return False
+        # Told of the end, the client may still stand before a transaction that is open: the broker's own end is later.
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return 0 <= high <= next_offset
 
     def take_revoked(self) -> set[Partition]:
         """Return the partitions that were revoked since the last call; whoever caches them forgets them."""
@@ -170,7 +179,7 @@ class PartitionedConsumer:
             if partition not in self._started:
                 continue  # (3)
             next_offset = _offset(group[-1]) + 1
-            self._started[partition] = next_offset
+            self._reached(partition, next_offset)
             batches.append(PartitionBatch(partition=partition, messages=group, next_offset=next_offset))
         return batches
 
@@ -199,8 +208,7 @@ class PartitionedConsumer:
             where = TopicPartition(*partition)
             _, high = self._consumer.get_watermark_offsets(where, cached=True)
             if high >= 0:
-                reached = max(next_offset, self._ends.get(partition, 0))
-                metrics.LAG.labels(partition.topic, str(partition.number)).set(max(0, high - reached))
+                metrics.LAG.labels(partition.topic, str(partition.number)).set(max(0, high - next_offset))
 
     def oldest(self, partition: Partition) -> int:
         """Return the oldest offset that a partition holds: its beginning."""
@@ -258,8 +266,8 @@ class PartitionedConsumer:
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
         if error.code() == KafkaError._PARTITION_EOF:
-            if (partition := Partition(*_origin(message))) in self._started:
-                self._ends[partition] = _offset(message)
+            self._ends[Partition(*_origin(message))] = _offset(message)
+            self._reached(Partition(*_origin(message)), _offset(message))
             return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             partition = Partition(*_origin(message))
@@ -271,6 +279,11 @@ class PartitionedConsumer:
             return True
         _log.warning("consumer error", code=error.name(), error=error.str())
         return True
+
+    def _reached(self, partition: Partition, next_offset: int) -> None:
+        """Note what comes next: the end of a partition may be told before the records that lead to it are counted."""
+        if partition in self._started:
+            self._started[partition] = max(self._started[partition], next_offset)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # (1)

@@ -1,4 +1,4 @@
-"""Which signals there are does not depend on whether predictions or outcomes of a day come first."""
+"""Which signals there are does not depend on what comes first; windows wait for partitions that are only behind."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -118,7 +118,19 @@ def record(kind: str, start: int, segment: str, profile: Any) -> dict[str, Any]:
         "source": f"{kind}/0",
         "sources": 1,
         "watermark": start + RULE.grace_us,  # the day before is over, this one is not
+        "quiet": False,
     }
+
+
+def of(source: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as one of two partitions brings it."""
+    return {**record, "source": f"{PREDICTIONS}/{source}", "sources": 2}
+
+
+def quiet(source: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the mark that a partition of two is quiet."""
+    mark = {"quiet": True, "rows": 0, "data": b"", "watermark": 0, "window_start": 0, "window_end": 0}
+    return of(source, {**record, **mark})
 
 
 def test_signals_are_the_same_whichever_half_of_a_day_comes_first(
@@ -140,3 +152,64 @@ def test_outcomes_are_judged_though_predictions_have_ceased(
         monitor.take(outcomes)
     judged = {one["window_start"] for one in monitor.sent["reports"] if one["segment"] == ""}
     assert judged == {day * DAY_US for day in range(DAYS - 1)}
+
+
+@pytest.fixture(scope="module")
+def days(model: ModelDeclaration, reference: ModelReference) -> list[dict[str, Any]]:
+    """Each day's profile of all predictions."""
+    return [
+        next(one for one in predictions if one["segment"] == "")
+        for predictions, _ in profiles(model, reference)
+    ]
+
+
+def reported(monitor: Monitor) -> list[tuple[int, int]]:
+    """Return (day, rows) of each report."""
+    return [(one["window_start"] // DAY_US, one["rows"]) for one in monitor.sent["reports"]]
+
+
+def test_a_window_waits_for_a_partition_that_nobody_has_read(
+    model: ModelDeclaration, reference: ModelReference, days: list[dict[str, Any]]
+) -> None:
+    monitor = Monitor(model, reference)
+    monitor.take([of(0, days[day]) for day in range(4)])
+    assert reported(monitor) == []
+    monitor.take([of(1, days[day]) for day in range(4)])
+    assert reported(monitor) == [(0, 3_000), (1, 3_000), (2, 3_000)]
+
+
+def test_a_quiet_partition_holds_no_window_until_it_brings_rows(
+    model: ModelDeclaration, reference: ModelReference, days: list[dict[str, Any]]
+) -> None:
+    monitor = Monitor(model, reference)
+    monitor.take([of(0, days[0]), of(0, days[1]), of(0, days[2])])
+    assert reported(monitor) == []
+    monitor.take([quiet(1, days[0])])
+    assert reported(monitor) == [(0, 1_500), (1, 1_500)]
+    monitor.take([of(0, days[3])])
+    assert reported(monitor)[2:] == [(2, 1_500)]
+    monitor.take([of(1, days[3]), of(0, days[4]), of(0, days[5])])
+    assert reported(monitor)[3:] == []  # it stands on the fourth day
+    monitor.take([of(1, days[5])])
+    assert reported(monitor)[3:] == [(3, 3_000), (4, 1_500)]
+
+
+def test_after_a_lull_of_all_no_partition_is_left_behind(
+    model: ModelDeclaration, reference: ModelReference, days: list[dict[str, Any]]
+) -> None:
+    """The profiler was away; then it brings one partition's days first, and the other's next."""
+    monitor = Monitor(model, reference)
+    monitor.take([of(0, days[0]), of(1, days[0]), quiet(0, days[0]), quiet(1, days[0])])
+    monitor.take([of(0, days[day]) for day in range(1, 5)])
+    assert reported(monitor) == []
+    monitor.take([of(1, days[day]) for day in range(1, 5)])
+    assert reported(monitor) == [(0, 3_000), (1, 3_000), (2, 3_000), (3, 3_000)]
+
+
+def test_a_lull_that_one_partition_ends_is_over_when_the_other_is_called_quiet_again(
+    model: ModelDeclaration, reference: ModelReference, days: list[dict[str, Any]]
+) -> None:
+    monitor = Monitor(model, reference)
+    monitor.take([of(0, days[0]), of(1, days[0]), quiet(0, days[0]), quiet(1, days[0])])
+    monitor.take([of(0, days[1]), of(0, days[2]), quiet(1, days[0])])
+    assert reported(monitor) == [(0, 3_000), (1, 1_500)]
