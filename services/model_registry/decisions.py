@@ -11,11 +11,11 @@ from typing import Any
 from driftline.models.bundle import BundleManifest
 from driftline.models.commands import change_instant
 from driftline.models.comparison import Comparison, Decision
-from driftline.models.fitting import text_us
 from driftline.models.lifecycle import ModelHistory, State
 from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.shadow import Pair
 from driftline.project import PromotionRule
+from driftline.runtime.clock import text_us
 
 BY = "model_registry"
 

@@ -19,7 +19,7 @@ from driftline.archive.query import query as query_archive
 from driftline.archive.tables import BAD, TOPICS, Archive, TableSummary, summarize
 from driftline.archive.training_rows import table_of
 from driftline.archive.training_sets import TrainingSets, TrainingSetVersion, as_dict, models_with_sets
-from driftline.cli.options import JsonOption, ProjectOption
+from driftline.cli.options import JsonOption, ProjectOption, echo_json
 from driftline.contracts.topics import Topics
 from driftline.models.training_set import assemble, labelled_requests
 from driftline.project import Project, load_project
@@ -82,7 +82,7 @@ def tables(
     """List the archive's tables: rows, days, size, and the next offset of each partition."""
     found = list(_summaries(_archive(load_project(project), archive, environment)))
     if as_json:
-        typer.echo(orjson.dumps([_told(one) for one in found], option=orjson.OPT_INDENT_2).decode())
+        echo_json([_told(one) for one in found])
         return
     table = Table("table", "days", "next offsets")
     for heading in ("rows", "files", "MB", "version"):

@@ -5,13 +5,12 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import orjson
 import typer
 
 from driftline.checking.changes import Change, project_changes
 from driftline.checking.project_check import check_project
 from driftline.checking.revisions import other_state
-from driftline.cli.options import AgainstOption, JsonOption, ProjectOption
+from driftline.cli.options import AgainstOption, JsonOption, ProjectOption, echo_json
 from driftline.project.loading import FILE, Examination
 from driftline.project.mistakes import Mistake
 from driftline.runtime.errors import EXIT_CONFIGURATION
@@ -37,7 +36,7 @@ def check(
             "changes": [_change_as_json(change) for change in changes],
             "against": other and {"state": against, "mistakes": len(other.mistakes)},
         }
-        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        echo_json(answer)
     else:
         _print_check(found, changes)
         typer.echo(_summary(found, other, changes, against), err=bool(found.mistakes))

@@ -6,11 +6,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 
-from driftline.cli.options import JsonOption
+from driftline.cli.options import JsonOption, echo_json
 from driftline.cli.reading import print_trace
 from driftline.cli.stage import fresh_folder, playing, stage
 from driftline.contracts.registry import SchemaRegistry
@@ -105,7 +104,7 @@ def demo(
         path = folder / "summary.json"
         summary.write(path)
         if as_json:
-            typer.echo(orjson.dumps(summary.as_dict(), option=orjson.OPT_INDENT_2).decode())
+            echo_json(summary.as_dict())
         else:
             print_summary(console, summary)
             console.print(f"Written to {path}", highlight=False)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import psutil
 import typer
 from rich.console import Console
@@ -25,7 +24,7 @@ from driftline.cli.local_platform import (
     models_without_version,
     read_platform,
 )
-from driftline.cli.options import JsonOption, ProjectOption
+from driftline.cli.options import JsonOption, ProjectOption, echo_json
 from driftline.cli.process_status import ServiceStatus, service_statuses
 from driftline.embedded import running_environment
 from driftline.embedded.cache import ArtifactCache
@@ -128,7 +127,7 @@ def status(*, state: StateOption = _STATE, as_json: JsonOption = False) -> None:
             "servers": running_environment(state),
             "services": [asdict(service) for service in services],
         }
-        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        echo_json(content)
     else:
         console = Console()
         if running is not None:
@@ -152,9 +151,7 @@ def doctor(
     """
     findings = diagnose(project, state)
     if as_json:
-        typer.echo(
-            orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2).decode()
-        )
+        echo_json([asdict(finding) for finding in findings])
     else:
         table = Table(show_header=False, box=None, pad_edge=False)
         signs = {

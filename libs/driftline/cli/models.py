@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.cli.options import JsonOption, ProjectOption, echo_json, settings_for
 from driftline.contracts.project_schemas import outcome_schema, platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
@@ -33,7 +33,7 @@ from driftline.models.retraining import Cause, RetrainRequest, request
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
-from driftline.runtime.clock import instant_us
+from driftline.runtime.clock import instant_us, text_us
 from driftline.runtime.errors import BadMessageError, RefusedError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.runtime.settings import PlatformSettings
@@ -124,7 +124,7 @@ def list_versions(
     histories = [fold(name, events) for name in names]
     rows = [row for history in histories for row in _rows(history)]
     if as_json:
-        _json(rows)
+        echo_json(rows)
         return
     table = Table(title=f"{len(rows)} versions of {', '.join(names)}")
     for heading in ("version", "state", "since", "log loss", "why"):
@@ -154,7 +154,7 @@ def show_version(
     row = next(row for row in _rows(history) if row["version"] == version)
     found = [_told(event) for event in history.events if event.version == version]
     if as_json:
-        _json({**row, "events": found})
+        echo_json({**row, "events": found})
         return
     console = Console()
     console.print(f"{history.model}@{version}: {row['state']}", style="bold", highlight=False)
@@ -196,7 +196,7 @@ def show_history(
             }
             for event in history.events
         ]
-        _json({"model": history.model, "reigns": reigns, "events": told})
+        echo_json({"model": history.model, "reigns": reigns, "events": told})
         return
     table = Table(title=f"{history.model}: {len(history.events)} events")
     for heading in ("from", "what", "version", "cause", "by", "why"):
@@ -233,7 +233,7 @@ def show_champion(
         history = desk.history(desk.model(model))
     version = history.champion if instant is None else history.champion_at(instant)
     if as_json:
-        _json(
+        echo_json(
             {"model": history.model, "at": None if instant is None else _time(instant), "champion": version}
         )
     elif version is None:
@@ -350,7 +350,7 @@ def retrain(
 def _tell_request(made: RetrainRequest, *, as_json: bool) -> None:
     until = _time(made.data_until_us)
     if as_json:
-        _json(
+        echo_json(
             {"request_id": made.request_id, "model": made.model, "version": made.version, "data_until": until}
         )
     else:
@@ -380,7 +380,7 @@ def _command(
         desk.send(MODEL_EVENTS, "model_event", name, command.record())
         fact = _answered(desk, command, wait) if expected is not None and wait else None
     if as_json:
-        _json({"command_id": command.event_id, "fact": None if fact is None else _told(fact)})
+        echo_json({"command_id": command.event_id, "fact": None if fact is None else _told(fact)})
     elif fact is not None:
         typer.echo(f"{fact.kind.value.lower().replace('_', ' ')}: {name}@{fact.version}")
     elif expected is None:
@@ -444,11 +444,9 @@ def _cause(history: ModelHistory, version: str | None) -> TrainingCause | None:
 
 def _instant(text: str) -> int:
     try:
-        found = datetime.fromisoformat(text)
+        return text_us(text)
     except ValueError as error:
         raise RefusedError(f"{text!r} is no ISO 8601 instant, like 2013-06-15T12:00") from error
-    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-    return instant_us(found)
 
 
 def _time(us: int) -> str:
@@ -462,7 +460,3 @@ def _person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return "someone"
-
-
-def _json(value: object) -> None:
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

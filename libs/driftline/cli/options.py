@@ -1,9 +1,10 @@
-"""The options that several commands share, declared once, and the settings that they make."""
+"""What several commands share: options, the settings that they make, and how answers are printed as JSON."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 import typer
 
 from driftline.embedded import running_environment
@@ -18,6 +19,11 @@ AgainstOption = Annotated[
     str, typer.Option(help="Another state of the project: its folder, or a git revision of this one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs to read.")]
+
+
+def echo_json(value: Any) -> None:
+    """Print plain values as JSON, for programs to read and for people to look at."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
 def settings_for(folder: Path) -> tuple[PlatformSettings, Project]:

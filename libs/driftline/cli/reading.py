@@ -6,13 +6,12 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-import orjson
 import typer
 from rich.columns import Columns
 from rich.console import Console
 from rich.padding import Padding
 
-from driftline.cli.options import JsonOption, ProjectOption, settings_for
+from driftline.cli.options import JsonOption, ProjectOption, echo_json, settings_for
 from driftline.cli.view_versions import diff
 from driftline.contracts.registry import SchemaRegistry
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
@@ -58,7 +57,7 @@ def predict(
         body["request_id"] = request_id
     answer = _call(url, "POST", f"/v1/models/{quote(model, safe='')}/predictions", body)
     if as_json:
-        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        echo_json(answer)
         return
     console = Console()
     console.print(
@@ -85,7 +84,7 @@ def get(
     path = f"/v1/features/{quote(view, safe='')}/{quote(entity, safe='')}"
     answer = _call(_predictor_url(url, state), "GET", path, query=query)
     if as_json:
-        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        echo_json(answer)
         return
     title = f"{answer['view']}@{answer['version']} of {entity} as of {answer['as_of']}, {answer['status']}"
     _print_values(Console(), title, answer["age_ms"], answer["values"])
@@ -113,7 +112,7 @@ def trace(
             tell=status.update,
         )
     if as_json:
-        typer.echo(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode())
+        echo_json(found.as_json())
     else:
         print_trace(Console(), found)
 

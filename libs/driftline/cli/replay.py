@@ -29,7 +29,7 @@ from driftline.replay.records import ArchiveRecords, Records, Tell, TopicRecords
 from driftline.replay.replaying import DIFFERENT, RESULT, Replay
 from driftline.replay.selection import SPAN_COLUMNS, Selection
 from driftline.replay.writing import ResultFile
-from driftline.runtime.clock import instant_us
+from driftline.runtime.clock import instant_us, text_us
 from driftline.runtime.errors import ConfigurationError, RefusedError
 from driftline.runtime.ids import parse_id
 from driftline.serving.log_reading import LogReader
@@ -264,10 +264,9 @@ def _selection(start: str, stop: str, request: str, model: str | None, by: By) -
 
 def _instant(option: str, text: str) -> int:
     try:
-        found = datetime.fromisoformat(text)
+        return text_us(text)
     except ValueError as error:
         raise ConfigurationError(f"{option} {text}: is no ISO 8601 instant, like 2026-06-15T12:00") from error
-    return instant_us(found.replace(tzinfo=UTC) if found.tzinfo is None else found)
 
 
 def _print(console: Console, told: dict[str, Any], worst: pa.Table) -> None:

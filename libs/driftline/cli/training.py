@@ -4,11 +4,11 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from driftline.cli.options import echo_json
 from driftline.models.training import Trained
 from driftline.models.training import train as train_model
 from driftline.project import Project, load_project
@@ -42,7 +42,7 @@ def train(
         load_project(project), model, models, start=start.date(), end=end.date(), quiet=as_json
     )
     if as_json:
-        typer.echo(orjson.dumps(summary(trained), option=orjson.OPT_INDENT_2).decode())
+        echo_json(summary(trained))
     else:
         _print(trained)
 

@@ -5,12 +5,11 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from driftline.checking.revisions import other_state
 from driftline.checking.view_versions import ViewComparison, compare_views
-from driftline.cli.options import AgainstOption, JsonOption, ProjectOption
+from driftline.cli.options import AgainstOption, JsonOption, ProjectOption, echo_json
 from driftline.project.loading import Examination, examine_project
 from driftline.project.modules import fresh_modules
 
@@ -36,7 +35,7 @@ def diff(
         other = None if folder is None else _examined(folder)
     compared = compare_views(found, before, after, other)
     if as_json:
-        typer.echo(orjson.dumps(_comparison_as_json(compared), option=orjson.OPT_INDENT_2).decode())
+        echo_json(_comparison_as_json(compared))
         return
     typer.echo("\n".join(map(str, compared.differences)) or f"{before} and {after} serve the same")
     for ref, models in compared.models.items():

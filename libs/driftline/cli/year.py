@@ -5,12 +5,11 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from driftline.cli.options import JsonOption
+from driftline.cli.options import JsonOption, echo_json
 from driftline.cli.stage import fresh_folder, playing, stage
 from driftline.models.retraining import RetrainRequest
 from driftline.playback.demonstration import WARM_UP
@@ -118,7 +117,7 @@ def _command(first: date, days: int, step_minutes: int, offer: date) -> str:
 
 def _show(console: Console, found: Year, text: str, paths: list[Path], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2).decode())
+        echo_json(found.as_dict())
         return
     console.print(Markdown(text))
     console.print(f"Written to {' and '.join(map(str, paths))}", highlight=False)

@@ -38,9 +38,8 @@ def run_control_service(
     threads would keep it. A handler that takes longer than ``stall_seconds`` counts as standing still.
     """
     health = health or Health(service, settings.instance)
-    health.set(
-        "stream", ready=False
-    )  # the app says when: until then other components alone make nothing ready
+    # The app says when: until then other components alone make nothing ready.
+    health.set("stream", ready=False)
     app = app or create_app(title=service.replace("_", " ").capitalize(), service=service, health=health)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

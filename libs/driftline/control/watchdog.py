@@ -5,8 +5,6 @@ that readers can see; transaction markers behind the last one are no lag. Every 
 partitions, so an app that stands still has lag within a second.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,10 +12,11 @@ from typing import Protocol
 
 from driftline.control.faust_app import SESSION_SECONDS
 from driftline.runtime import metrics
-from driftline.runtime.errors import EXIT_STALLED, OffsetGapError, UnavailableError
+from driftline.runtime.errors import OffsetGapError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.streaming.partitions import Partition
+from driftline.streaming.stall_guard import end_process
 
 _log = get_logger(__name__)
 
@@ -56,13 +55,6 @@ class Positions(Protocol):
     def first_visible(self, partition: Partition, offset: int | None) -> int | None:
         """Return the first offset from ``offset`` on that holds a record."""
         ...
-
-
-def end_process(reason: str) -> None:
-    """End this process now, without cleaning up: what is not acknowledged comes again."""
-    _log.error("ending the process", reason=reason, code=EXIT_STALLED)
-    sys.stderr.flush()
-    os._exit(EXIT_STALLED)
 
 
 class Watchdog:

@@ -156,3 +156,14 @@ def _windowed(recipe: Recipe, totals: Floats) -> Floats:
             return np.sqrt(np.maximum(variance, 0.0))
         case _:
             return taken[0]
+
+
+def same_bits(left: Floats, right: Floats) -> NDArray[np.bool_]:
+    """Compare values as bits (so that -0.0 is not 0.0); null equals null.
+
+    >>> same_bits(np.array([1.0, 0.0, np.nan]), np.array([1.0, -0.0, np.nan])).tolist()
+    [True, False, True]
+    """
+    bits = (np.ascontiguousarray(one, np.float64).view(np.int64) for one in (left, right))
+    same: NDArray[np.bool_] = np.equal(*bits)
+    return same | (np.isnan(left) & np.isnan(right))

@@ -303,13 +303,6 @@ def moment_text(us: int) -> str:
     return moment(us).date().isoformat() if us % _DAY_US == 0 else moment(us).isoformat()
 
 
-def text_us(text: str) -> int:
-    """Return the instant of an ISO text; days and texts without an offset are UTC."""
-    found = datetime.fromisoformat(text)
-    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-    return round(found.timestamp() * 1e6)
-
-
 def _day_after(us: int) -> date:
     """Return the first day that begins at an instant or after it."""
     return (moment(us - 1) + timedelta(days=1)).date() if us % _DAY_US else moment(us).date()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.models.outcomes import values
+from driftline.models.outcomes import decisions_of, values
 from driftline.monitoring.calibration import calibrate
 from driftline.monitoring.checks import Check, evaluate
 from driftline.monitoring.levels import Level
@@ -128,9 +128,7 @@ def build_model_reference(
 ) -> ModelReference:
     """Build it from held-out rows: ``numeric`` is [n, K] in the order of ``model.numeric_columns``."""
     columns = {name: numeric[:, at].astype(np.float64) for at, name in enumerate(model.numeric_columns)}
-    rule = model.decision
-    decisions = np.where(scores >= rule.threshold, rule.above, rule.below).tolist()
-    worth = values(labels.astype(np.float64), decisions, model.value)
+    worth = values(labels.astype(np.float64), decisions_of(scores, model.decision).tolist(), model.value)
 
     def reference(rows: NDArray[np.intp], sample_rows: int) -> Reference:
         return build_reference(
@@ -139,7 +137,7 @@ def build_model_reference(
             scores[rows],
             labels[rows],
             value=worth[rows] if model.value else None,
-            decision_threshold=rule.threshold,
+            decision_threshold=model.decision.threshold,
             sample_rows=sample_rows,
         )
 

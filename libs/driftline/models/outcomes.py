@@ -1,6 +1,7 @@
 """What an outcome says of a prediction: its errors and its value."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,30 @@ from driftline.project.declaration import Payoff
 
 #: Scores are kept this far from 0 and 1 in the logarithmic loss, so that one certain error is not infinite.
 CLIP = 1e-15
+
+
+class Rule(Protocol):
+    """What turns a score into a decision, as a project declares it and as a bundle keeps it."""
+
+    @property
+    def threshold(self) -> float:
+        """The least score that is decided as ``above``."""
+        ...
+
+    @property
+    def above(self) -> str:
+        """The decision at and above the threshold."""
+        ...
+
+    @property
+    def below(self) -> str:
+        """The decision below the threshold."""
+        ...
+
+
+def decisions_of(scores: NDArray[np.float64], rule: Rule) -> NDArray[np.object_]:
+    """Return the decision that a rule makes of each score."""
+    return np.where(scores >= rule.threshold, rule.above, rule.below).astype(object)
 
 
 def log_losses(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,7 +33,6 @@ from driftline.models.fitting import (
     gather,
     judge,
     moment,
-    text_us,
     write_version,
 )
 from driftline.models.gates import Gate, HeldBack, baseline_gate, champion_gate
@@ -44,7 +43,7 @@ from driftline.models.screening import ScreeningReport, screen
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project
-from driftline.runtime.clock import Clock, SystemClock
+from driftline.runtime.clock import Clock, SystemClock, text_us
 from driftline.runtime.errors import ConfigurationError, DriftlineError
 
 #: The evidence of a retrain, in its bundle.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from driftline.features import FeatureView
 from driftline.features.event_columns import request_keys
 from driftline.features.point_in_time import as_of_join
+from driftline.features.read import same_bits
 from driftline.project import Project
 
 #: Column that says from which instant an event counted: when it was published.
@@ -63,7 +64,7 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
         recomputed.append(_as_milliseconds(again.age_us))
         for column, values in zip((*view.columns, view.age_column), recomputed, strict=True):
             served = _float64(read[column])
-            same = _same_bits(served, values)
+            same = same_bits(served, values)
             compared += len(same)
             equal += int(same.sum())
             if not same.all():
@@ -81,12 +82,6 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
 
 def _has_read(predictions: pa.Table, view: FeatureView) -> pa.Array:
     return pa.array([view.ref in views for views in predictions["feature_views"].to_pylist()], pa.bool_())
-
-
-def _same_bits(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Compare as bits (so that -0.0 is not 0.0); null equals null."""
-    same: NDArray[np.bool_] = left.view(np.int64) == right.view(np.int64)
-    return same | (np.isnan(left) & np.isnan(right))
 
 
 def _as_milliseconds(age_us: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import ALERTS, DRIFT_SIGNALS, Topics
 from driftline.features.online import OnlineStore, connect
 from driftline.models.bundle import load_bundle
-from driftline.models.outcomes import log_losses, values
+from driftline.models.outcomes import decisions_of, log_losses, values
 from driftline.models.retraining import RetrainRequest
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import score_logged
@@ -218,6 +218,4 @@ def _worth(
     labels: np.ndarray[Any, np.dtype[np.float64]],
     scores: np.ndarray[Any, np.dtype[np.float64]],
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    rule = model.decision
-    decisions = np.where(scores >= rule.threshold, rule.above, rule.below).tolist()
-    return values(labels, decisions, model.value)
+    return values(labels, decisions_of(scores, model.decision).tolist(), model.value)

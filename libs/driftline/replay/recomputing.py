@@ -28,6 +28,7 @@ from driftline.features.event_columns import event_keys, float_inputs, micros, r
 from driftline.features.point_in_time import as_of_join
 from driftline.models.bundle import BundleManifest
 from driftline.project import EventType, Project
+from driftline.replay.grouping import positions_by
 from driftline.runtime.errors import ConfigurationError
 from driftline.serving.tracing import reach_us
 
@@ -134,8 +135,8 @@ def join_as_logged(
     asked = np.asarray(keys, dtype=object)
     parts, known, names = [], [], []
     chain_of = np.empty(len(asked), object)
-    by_entity = _positions(entity_of)
-    for number, (key, rows) in enumerate(_positions(asked).items()):
+    by_entity = positions_by(entity_of)
+    for number, (key, rows) in enumerate(positions_by(asked).items()):
         mine = np.empty(0, np.intp) if key is None else by_entity.get(key, np.empty(0, np.intp))
         mine = mine[np.argsort(logged_us[mine], kind="stable")]
         ranks = np.searchsorted(logged_us[mine], answered_us[rows], side="right")
@@ -189,12 +190,3 @@ def _known_from(ranks: Ints, as_of_us: Ints, events: int) -> Ints:
     first = np.searchsorted(ranks[order], np.arange(events), side="right")
     earliest = np.minimum.accumulate(as_of_us[order][::-1])[::-1]
     return np.append(earliest, -1)[first]
-
-
-def _positions(texts: NDArray[np.object_]) -> dict[str | None, NDArray[np.intp]]:
-    """Return the positions of each text."""
-    codes: dict[str | None, int] = {}
-    coded = np.array([codes.setdefault(text, len(codes)) for text in texts], np.intp)
-    sizes = np.bincount(coded, minlength=len(codes))
-    sorted_rows = np.argsort(coded, kind="stable")
-    return dict(zip(codes, np.split(sorted_rows, np.cumsum(sizes)[:-1]), strict=True)) if codes else {}

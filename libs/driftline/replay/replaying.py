@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from driftline.archive.columns import INSTANT, OFFSET, PARTITION
 from driftline.contracts import prediction_fields as names
 from driftline.features.event_columns import float_inputs
+from driftline.features.read import same_bits
 from driftline.models.bundle import BundleError, BundleManifest
-from driftline.models.outcomes import log_losses
+from driftline.models.outcomes import decisions_of, log_losses
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import score_logged
 from driftline.project.declaration import DecisionRule
 from driftline.replay.bundles import Bundles
+from driftline.replay.grouping import positions_by
 from driftline.replay.summary import FeatureCheck, Floats, Pairing, Summary
 
 EQUAL, DIFFERENT, UNSCORED = "equal", "different", "unscored"
@@ -182,10 +184,9 @@ class Replay:
         if not good.all():
             self._leave(pairing, rows[~good], f"{manifest.ref} gives a score that is no number", found)
         rows, scores = rows[good], scores[good]
-        rule = self._rules.get(manifest.model, manifest.decision)
-        decisions = np.where(scores >= rule.threshold, rule.above, rule.below).astype(object)
+        decisions = decisions_of(scores, self._rules.get(manifest.model, manifest.decision))
         logged = found.logged_score[rows]
-        equal = scores.view(np.int64) == logged.view(np.int64)
+        equal = same_bits(scores, logged)
         found.score[rows], found.decision[rows] = scores, decisions
         found.result[rows] = np.where(equal, EQUAL, DIFFERENT).astype(object)
         pairing.add(equal, np.abs(scores - logged), decisions != found.logged_decision[rows])
@@ -209,7 +210,7 @@ class Replay:
         """Return how many features of each request are not those that were served."""
         changed = np.zeros(len(rows), np.int32)
         for name, served in float_inputs(rows, again).items():
-            same = _same(served, again[name])
+            same = same_bits(served, again[name])
             check.add(name, same)
             changed += ~same
         return changed
@@ -274,10 +275,8 @@ class _Results:
 def _by_version(records: pa.Table) -> Iterator[tuple[str, str | None, Rows]]:
     """Yield each model and version that is in the log, with its rows."""
     pairs = zip(records[names.MODEL].to_pylist(), records[names.MODEL_VERSION].to_pylist(), strict=True)
-    codes: dict[tuple[str, str | None], int] = {}
-    coded = np.array([codes.setdefault(pair, len(codes)) for pair in pairs], np.intp)
-    for (model, version), code in codes.items():
-        yield model, version, np.flatnonzero(coded == code)
+    for (model, version), rows in positions_by(pairs).items():
+        yield model, version, rows
 
 
 def _served(records: pa.Table, rows: Rows, manifest: BundleManifest) -> NDArray[np.bool_]:
@@ -297,10 +296,3 @@ def _texts(records: pa.Table, name: str) -> NDArray[np.object_]:
     texts = np.empty(len(records), object)
     texts[:] = records[name].to_pylist()
     return texts
-
-
-def _same(left: Floats, right: Floats) -> NDArray[np.bool_]:
-    """Compare as bits (so that -0.0 is not 0.0); null equals null."""
-    bits = (np.ascontiguousarray(one, np.float64).view(np.int64) for one in (left, right))
-    same: NDArray[np.bool_] = np.equal(*bits)
-    return same | (np.isnan(left) & np.isnan(right))

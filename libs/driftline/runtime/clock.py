@@ -51,3 +51,13 @@ def instant_us(value: datetime | int) -> int:
     1000000
     """
     return value if isinstance(value, int) else (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def text_us(text: str) -> int:
+    """Return the instant of an ISO 8601 text; days and texts without an offset are UTC. ValueError for other texts.
+
+    >>> text_us("1970-01-01T00:00:01"), text_us("1970-01-01T01:00:00+01:00"), text_us("1970-01-02")
+    (1000000, 0, 86400000000)
+    """
+    found = datetime.fromisoformat(text)
+    return instant_us(found.replace(tzinfo=UTC) if found.tzinfo is None else found)

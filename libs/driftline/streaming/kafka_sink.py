@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -178,12 +179,8 @@ class KafkaSink:
         ]
         until = time.monotonic() + _TRANSACTION_SECONDS
         member = self._consumer.group_metadata()
-        _retried(
-            lambda seconds: _in_time(
-                lambda: producer.send_offsets_to_transaction(offsets, member, seconds), seconds
-            ),
-            until=until,
-        )  # (4)
+        send = partial(producer.send_offsets_to_transaction, offsets, member)
+        _retried(partial(_in_time, send), until=until)  # (4)
         _retried(producer.commit_transaction, until=until)  # (5)
 
     def _abort(self, producer: Producer) -> None:
@@ -235,19 +232,19 @@ def transactional_member(
     return consumer, sink
 
 
-def _in_time(call: Callable[[], Any], seconds: float) -> None:
-    """Make a call that does not always keep its own time-out (ADR 9); where it does not, its thread is left behind.
+def _in_time(request: Callable[[float], Any], seconds: float) -> None:
+    """Ask with a time-out that is not always kept (ADR 9); where it is not, the thread that waits is left behind.
 
     Raises
     ------
     UnavailableError
-        The call did not come back.
+        There is no answer.
     """
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            call()
+            request(seconds)
         except BaseException as error:  # noqa: BLE001  raised again where the call was made
             errors.append(error)
 

@@ -57,9 +57,8 @@ def main_of(service: str, kind: type[S], run: Run[S]) -> int:
         sys.stderr.write(f"{service}: {error}\n")
         return EXIT_CONFIGURATION
     health = Health(service, settings.instance)
-    health.set(
-        "stream", ready=False
-    )  # the loop says when: until then other components alone make nothing ready
+    # The loop says when: until then other components alone make nothing ready.
+    health.set("stream", ready=False)
     app = create_app(title=service.replace("_", " ").capitalize(), service=service, health=health)
     return run_service(
         service,

@@ -21,8 +21,9 @@ _log = get_logger(__name__)
 _CHECK_SECONDS = 1.0
 
 
-def end_process() -> None:
-    """Write where every thread stands, and end the process at once."""
+def end_process(reason: str) -> None:
+    """Write where every thread stands, and end this process now: what is not acknowledged comes again."""
+    _log.error("ending the process", reason=reason, code=EXIT_STALLED)
     faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
     sys.stderr.flush()
     os._exit(EXIT_STALLED)
@@ -31,7 +32,7 @@ def end_process() -> None:
 class StallGuard:
     """Calls ``end`` once, from a thread of its own, when ``turned`` was not called for ``seconds``."""
 
-    def __init__(self, seconds: float, *, end: Callable[[], None] = end_process) -> None:
+    def __init__(self, seconds: float, *, end: Callable[[str], None] = end_process) -> None:
         self._seconds, self._end = seconds, end
         self._turned_at = time.monotonic()
         self._closed = threading.Event()
@@ -45,8 +46,7 @@ class StallGuard:
         while not self._closed.wait(_CHECK_SECONDS):
             silent = time.monotonic() - self._turned_at
             if silent > self._seconds:
-                _log.error("the loop hangs; ending the process", seconds=round(silent), code=EXIT_STALLED)
-                self._end()
+                self._end(f"the loop has not come round for {silent:.0f} s")
                 return
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ def test_a_hanging_process_ends_and_tells_where() -> None:
 
 def test_a_loop_that_turns_goes_on() -> None:
     ended = threading.Event()
-    with StallGuard(1.5, end=ended.set) as guard:
+    with StallGuard(1.5, end=lambda _reason: ended.set()) as guard:
         for _ in range(30):
             time.sleep(0.1)
             guard.turned()
