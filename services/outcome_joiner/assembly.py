@@ -13,7 +13,7 @@ from driftline.runtime.health import Health
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.partitions import Partition
-from driftline.streaming.service import wait_for_schema, wait_for_topics
+from driftline.streaming.service import wait_for_redis, wait_for_schema, wait_for_topics
 from services.outcome_joiner.outcomes import OutcomeColumns
 from services.outcome_joiner.pipeline import SERVICE, OutcomeJoinerPipeline, Sides
 from services.outcome_joiner.rebuild import rebuild
@@ -37,7 +37,7 @@ def run_outcome_joiner(
         health=health,
         stop=stop,
     )
-    if not found:
+    if not found or not wait_for_redis(settings.redis_url, health=health, stop=stop):
         return
     registry = SchemaRegistry(settings.schema_registry_url)
     schema = outcome_schema(project)

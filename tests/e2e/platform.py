@@ -177,15 +177,16 @@ class Platform:
     def group(self, service: str) -> str:
         return f"{self.project.name}.{service}"
 
-    def start_second(self, service: str) -> "subprocess.Popen[bytes]":
-        """Start one more process of a service outside the supervisor, as a second worker of the group."""
-        with (self.state / "logs" / f"{service}-9.log").open("ab") as log:
+    def start_another(self, service: str, number: int = 9) -> "subprocess.Popen[bytes]":
+        """Start one more process of a service outside the supervisor, as another worker of the group."""
+        instance = f"{service}-{number}"
+        with (self.state / "logs" / f"{instance}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", f"services.{service}"],
                 env={
                     **os.environ,
                     **self.environment,
-                    "DRIFTLINE_INSTANCE": f"{service}-9",
+                    "DRIFTLINE_INSTANCE": instance,
                     "DRIFTLINE_PORT": "0",
                 },
                 stdout=log,
@@ -193,6 +194,6 @@ class Platform:
             )
 
     @staticmethod
-    def stop_second(process: "subprocess.Popen[bytes]") -> None:
+    def stop_another(process: "subprocess.Popen[bytes]") -> None:
         process.terminate()
         assert process.wait(60) == 0

@@ -24,6 +24,7 @@ from driftline.embedded.java import java_version
 from driftline.embedded.ports import free_port
 from driftline.project import load_project
 from driftline.runtime.errors import ConfigurationError, DriftlineError
+from driftline.runtime.redis_memory import eviction
 from driftline.runtime.settings import PlatformSettings
 
 _TIMEOUT_SECONDS = 5.0
@@ -218,6 +219,8 @@ def _reach(variable: str, address: str | None) -> Finding:
             case _:
                 with redis.Redis.from_url(address, socket_timeout=_TIMEOUT_SECONDS) as client:
                     found = f"{client.info('server')['redis_version']} answers"
+                    if wrong := eviction(client):
+                        return _bad(SERVERS[variable], wrong, "CONFIG SET maxmemory-policy noeviction")
     except (
         KafkaException,
         ConfigurationError,
