@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import OutOfMemoryError, RedisError, WatchError
 from redis.retry import Retry
 
 from driftline.features.keys import format_owner, hash_tag, owner_key, parse_owner, seen_key
@@ -51,6 +51,7 @@ _log = get_logger(__name__)
 
 #: The offset in an owner key while the partition's keys are deleted.
 CLEARING = -1
+_FULL = "the online store is full: raise its maxmemory; nothing is lost meanwhile"
 _MSET_KEYS = 1_000
 _MGET_KEYS = 1_000
 #: Seen hours are deleted when the log's clock has passed them; this only sweeps up after abandoned partitions.
@@ -220,6 +221,8 @@ class FencedStore:
             connection.send_packed_command([payload])  # (7)
             replies = [_reply(connection) for _ in range(len(commands) + 2)]  # (8), (9)
         for reply in replies:
+            if isinstance(reply, OutOfMemoryError):
+                raise UnavailableError(_FULL) from reply
             if isinstance(reply, Exception):
                 raise UnavailableError(f"the online store refused a write: {reply}") from reply
         if replies[-1] is None:
@@ -259,6 +262,8 @@ class FencedStore:
         with metrics.STORE_SECONDS.labels(operation).time():
             try:
                 yield
+            except OutOfMemoryError as error:
+                raise UnavailableError(_FULL) from error
             except RedisError as error:
                 raise UnavailableError(f"the online store does not answer: {error}") from error
 

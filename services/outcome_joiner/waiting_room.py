@@ -24,7 +24,7 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from driftline.runtime.errors import UnavailableError
@@ -220,7 +220,9 @@ class _guarded:  # noqa: N801  (a context manager that reads as a word)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, ResponseError) and not str(error).startswith(("LOADING", "OOM", "READONLY")):
+        if isinstance(error, OutOfMemoryError):
+            raise UnavailableError("the joiner's Redis is full: raise its maxmemory") from error
+        if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
             return
         if isinstance(error, RedisError):
             raise UnavailableError(f"the joiner's Redis does not answer: {error}") from error

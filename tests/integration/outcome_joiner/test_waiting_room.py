@@ -12,6 +12,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.runtime.errors import UnavailableError
 from services.outcome_joiner.waiting_room import (
     LABELS,
     PREDICTIONS,
@@ -242,3 +243,21 @@ def test_any_order_and_any_repetition(
         assert [one[2] for one in mine[1:]] == [CORRECTED] * len(mine[1:])
         assert all(one[2] != CORRECTED for one in mine[:1])
         assert all(later[3] == earlier[1] for earlier, later in itertools.pairwise(mine))
+
+
+def test_a_full_redis_is_told_and_nothing_is_half_applied(redis_url: str) -> None:
+    room = make_room(redis_url)
+    for place in (P0, L0):
+        assert room.take(place, None)
+    rows = predictions((0, "a", "k:m:1", 10), (1, "b", "k:m:2", 20))
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(UnavailableError, match="full"):
+                room.apply(P0, rows, 2)
+        finally:
+            client.config_set("maxmemory", 0)
+    assert shown(room.apply(P0, rows, 2)) == []
+    assert shown(room.apply(L0, labels((0, "k:m:1", 1.0, 30)), 1)) == [("a", 1.0, JOINED, -1)]
+    assert room.counts()["predictions"] == 2
+    room.close()
