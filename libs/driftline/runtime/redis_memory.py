@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import redis
+from redis.exceptions import RedisError
 
 from driftline.runtime.errors import UnavailableError
 
@@ -19,7 +19,7 @@ def eviction(client: Any) -> str | None:
     """
     try:
         found = client.info("memory")
-    except redis.RedisError as error:
+    except RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from error
     policy = found.get("maxmemory_policy", "noeviction")
     if not found.get("maxmemory") or policy == "noeviction":

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
-import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import FastAPI
@@ -28,6 +27,7 @@ from driftline.runtime.http import BackgroundServer, create_app
 from driftline.runtime.instance_file import instance_file
 from driftline.runtime.logging import configure_logging, get_logger
 from driftline.runtime.redis_memory import eviction
+from driftline.runtime.redis_servers import RedisServers
 from driftline.runtime.settings import PlatformSettings
 from driftline.streaming.settings import StreamSettings
 
@@ -143,12 +143,12 @@ def wait_for_topics(
 
 def wait_for_redis(url: str, *, health: Health, stop: threading.Event) -> bool:
     """Wait until a Redis answers and throws nothing away when it is full; False where ``stop`` is set first."""
-    client = redis.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
-    with closing(client):
+    with closing(RedisServers(url, timeout=5.0)) as servers:
         while not stop.is_set():
             try:
-                wrong = eviction(client)
+                wrong = next(filter(None, map(eviction, servers.every())), None)
             except UnavailableError as error:
+                servers.moved()
                 wrong = str(error)
             if wrong is None:
                 health.set("redis", ready=True)

@@ -5,6 +5,7 @@ import random
 import struct
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from services.outcome_joiner.waiting_room import (
     Rows,
     WaitingRoom,
 )
+from tests.integration.valkey_cluster import ValkeyCluster
 
 HORIZON = 1_000
 JOINED, CORRECTED, NEVER = 0, 1, 2
@@ -261,3 +263,21 @@ def test_a_full_redis_is_told_and_nothing_is_half_applied(redis_url: str) -> Non
     assert shown(room.apply(L0, labels((0, "k:m:1", 1.0, 30)), 1)) == [("a", 1.0, JOINED, -1)]
     assert room.counts()["predictions"] == 2
     room.close()
+
+
+def test_a_room_in_a_cluster(tmp_path: Path) -> None:
+    cluster = ValkeyCluster(tmp_path)
+    try:
+        room = make_room(cluster.url)
+        for place in (P0, L0):
+            assert room.take(place, None)
+        assert shown(room.apply(P0, predictions((0, "a", "k:m:1", 10)), 1)) == []
+        assert shown(room.apply(L0, labels((0, "k:m:1", 1.0, 30)), 1)) == [("a", 1.0, JOINED, -1)]
+        cluster.move(room._prefix)
+        with pytest.raises(UnavailableError):  # it has moved: the loop begins anew
+            room.apply(L0, labels((1, "k:m:1", 0.0, 40)), 2)
+        again = labels((1, "k:m:1", 0.0, 40))
+        assert shown(room.apply(L0, again, 2)) == [("a", 0.0, CORRECTED, 1.0)]
+        room.close()
+    finally:
+        cluster.close()
