@@ -1,14 +1,12 @@
 """Features: declared once in Python, the same in the stream, in a backfill and in a training set."""
 
-from driftline.features.conditions import Condition, field
-from driftline.features.declarations import (
+from driftline.features.aggregations import (
     Aggregate,
-    Entity,
     Feature,
-    FeatureView,
-    OnStale,
-    Source,
     count,
+    decayed_count,
+    decayed_mean,
+    decayed_sum,
     last,
     maximum,
     mean,
@@ -18,6 +16,8 @@ from driftline.features.declarations import (
     sum_of,
     time_since_last,
 )
+from driftline.features.conditions import Condition, field
+from driftline.features.declarations import Entity, FeatureView, OnStale, Source
 from driftline.features.derivations import Derived, derived, feature
 from driftline.features.entity_keys import join_key
 
@@ -31,6 +31,9 @@ __all__ = [
     "OnStale",
     "Source",
     "count",
+    "decayed_count",
+    "decayed_mean",
+    "decayed_sum",
     "derived",
     "feature",
     "field",

@@ -26,8 +26,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.features.aggregations import UNWINDOWED, Aggregate, Feature
 from driftline.features.conditions import Condition
-from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.declarations import FeatureView
 from driftline.features.derivations import Derived, Expression
 from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings
 from driftline.runtime.durations import format_duration
@@ -122,9 +123,11 @@ class ViewLayout:
         """Explain what an entity keeps: windows, tiles, resolution, bytes."""
         lines = [f"{self.view.ref}: {self.blob_bytes:,} bytes per entity"]
         for ring in self.rings:
-            windows = ", ".join(format_duration(window) for window in ring.windows_us)
+            windows = f"windows {', '.join(format_duration(window) for window in ring.windows_us)}"
+            if ring.half_life_us is not None:
+                windows = f"half-life {format_duration(ring.half_life_us)}"
             lines.append(
-                f"  windows {windows}: {ring.windows_us[-1] // ring.width_us} tiles of "
+                f"  {windows}: {ring.windows_us[-1] // ring.width_us} tiles of "
                 f"{format_duration(ring.width_us)} (their resolution), {ring.slots} slots of "
                 + ", ".join(str(item) for item in ring.accumulators)
             )
@@ -238,11 +241,11 @@ def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, .
 
 def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> tuple[Recipe, ...]:
     """Lay out the totals: for each ring, each window, each accumulator one column, in that order."""
-    column: dict[tuple[int, str], int] = {}
+    column: dict[tuple[int | None, int | None, str], int] = {}
     for ring in rings:
-        for window in ring.windows_us:
+        for window in ring.windows_us if ring.half_life_us is None else (None,):
             for item in ring.accumulators:
-                column[window, str(item)] = len(column)
+                column[window, ring.half_life_us, str(item)] = len(column)
     # By aggregate and number of sources: the time since the last event has one where a condition filters.
     grouped: dict[tuple[Aggregate, int], list[tuple[int, tuple[int, ...]]]] = {}
     for out, feature in enumerate(view.features):
@@ -250,10 +253,11 @@ def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...])
             continue
         if _reads_last(feature):
             sources: tuple[int, ...] = (lasts.index(feature.input),)
-        elif feature.aggregate in UNWINDOWED or feature.window_us is None:
+        elif feature.aggregate in UNWINDOWED:
             sources = ()
         else:
-            sources = tuple(column[feature.window_us, str(item)] for item in accumulators_of(feature))
+            times = feature.window_us, feature.half_life_us
+            sources = tuple(column[*times, str(item)] for item in accumulators_of(feature))
         grouped.setdefault((feature.aggregate, len(sources)), []).append((out, sources))
     return tuple(
         Recipe(

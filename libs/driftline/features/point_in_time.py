@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftline.features.decay import decayed_totals
 from driftline.features.declarations import FeatureView
 from driftline.features.event_columns import event_keys, micros, one_array
 from driftline.features.layout import NEVER, TILE_LIMIT, ViewLayout
 from driftline.features.matching import layout_inputs, matches
 from driftline.features.read import ViewValues, finalize, window_tiles, window_totals
-from driftline.features.rings import Accumulator, Measure
+from driftline.features.rings import Accumulator, Measure, Ring
 from driftline.features.update import QUANTUM, SQUARE_SPLIT, accumulator_columns, apply_events, present
 
 Floats = NDArray[np.float64]
@@ -37,6 +38,8 @@ _Number = TypeVar("_Number", np.int64, np.float64)
 
 #: Step 3 takes at most so many rows, and about so many events, at a time.
 _CHUNK_ROWS, _CHUNK_EVENTS = 10_000, 500_000
+#: Tiles of decayed features are laid out for so many rows at a time.
+_DENSE_ROWS = 4_096
 _LAST_INSTANT = int(np.iinfo(np.int64).max)
 #: Running sums are kept in units of the smallest part that each measure has. They may wrap: differences don't.
 _UNITS = {
@@ -242,17 +245,12 @@ def _fill_totals(
         for window in range(len(ring.windows_us)):
             start = np.minimum(positions.before(row_entity, first[:, window]), until)
             earliest = np.minimum(earliest, start)
-            for item in ring.accumulators:
-                if item.measure in _UNITS:
-                    sums = running[item]
-                    totals[:, column] = (
-                        0.0 if sums is None else (sums[until] - sums[start]) * _UNITS[item.measure]
-                    )
-                else:
-                    extreme, nothing = _EXTREMES[item.measure]
-                    totals[:, column] = nothing
-                    _slice_extremes(extreme, columns[item], start, until, out=totals[:, column])
-                column += 1
+            out = totals[:, column : column + len(ring.accumulators)]
+            if ring.half_life_us is None:
+                _fill_window(ring, columns, running, start, until, out=out)
+            elif exact:
+                _fill_decayed(history, ring, running, as_of_us, start, until, out=out)
+            column += len(ring.accumulators)
     latest_known = np.full(len(as_of_us), NEVER)
     _slice_extremes(np.maximum, history.known_us, earliest, until, out=latest_known)
     plain = (latest_known <= as_of_us) & (newest <= as_of_us) & exact
@@ -260,6 +258,57 @@ def _fill_totals(
     ahead = positions.through(row_entity[others], np.maximum(newest[others], as_of_us[others]))
     for rows, start, stop in _chunks(others, earliest[others], ahead):
         totals[rows] = _kernel_totals(history, as_of_us[rows], start, stop)
+
+
+def _fill_window(
+    ring: Ring,
+    columns: Mapping[Accumulator, Floats],
+    running: Mapping[Accumulator, Ints | None],
+    start: NDArray[np.intp],
+    until: NDArray[np.intp],
+    *,
+    out: Floats,
+) -> None:
+    """Fill the totals of one window, whose events are a slice for each row."""
+    for place, item in enumerate(ring.accumulators):
+        if item.measure in _UNITS:
+            sums = running[item]
+            out[:, place] = 0.0 if sums is None else (sums[until] - sums[start]) * _UNITS[item.measure]
+        else:
+            extreme, nothing = _EXTREMES[item.measure]
+            out[:, place] = nothing
+            _slice_extremes(extreme, columns[item], start, until, out=out[:, place])
+
+
+def _fill_decayed(
+    history: _History,
+    ring: Ring,
+    running: Mapping[Accumulator, Ints | None],
+    as_of_us: Ints,
+    start: NDArray[np.intp],
+    until: NDArray[np.intp],
+    *,
+    out: Floats,
+) -> None:
+    """Fill the weighed sums of rows: lay out each row's tiles as the store keeps them, and read them as it does."""
+    tile = history.time_us // ring.width_us
+    changed = (np.diff(tile) != 0) | (np.diff(history.entity) != 0)
+    runs = np.append(np.flatnonzero(np.concatenate([[True], changed])), len(tile)) if len(tile) else until[:0]
+    first, last = np.searchsorted(runs, start), np.searchsorted(runs, until)
+    for rows in np.array_split(np.arange(len(out)), len(out) // _DENSE_ROWS + 1):
+        sizes = last[rows] - first[rows]
+        row = np.repeat(np.arange(len(rows)), sizes)
+        run = np.arange(len(row)) + np.repeat(first[rows] - (np.cumsum(sizes) - sizes), sizes)
+        begin, end = runs[run], np.minimum(runs[run + 1], np.repeat(until[rows], sizes))
+        slot = tile[begin] % ring.slots
+        tiles = np.full((len(rows), ring.slots), -1, np.int32)
+        tiles[row, slot] = tile[begin]
+        sums = np.zeros((len(rows), ring.slots, len(ring.accumulators)))
+        for place, item in enumerate(ring.accumulators):
+            total = running[item]
+            if total is not None:
+                sums[row, slot, place] = (total[end] - total[begin]) * _UNITS[item.measure]
+        out[rows] = decayed_totals(ring, tiles, sums, as_of_us[rows])
 
 
 def _last_instant(base_us: int) -> int:

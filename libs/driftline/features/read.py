@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.features.declarations import Aggregate, OnStale
+from driftline.features.aggregations import Aggregate
+from driftline.features.decay import decayed_totals
+from driftline.features.declarations import OnStale
 from driftline.features.derivations import evaluate
 from driftline.features.layout import NEVER, TILE_LIMIT, Derivation, Recipe, State, ViewLayout
 from driftline.features.update import merge_parts
@@ -78,6 +80,8 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
     ring = layout.rings[index]
     windows, width = len(ring.windows_us), len(ring.accumulators)
     tiles, accumulators = state[f"tiles_{index}"], state[f"acc_{index}"]
+    if ring.half_life_us is not None:
+        return decayed_totals(ring, tiles, accumulators, as_of_us)
     current, before = window_tiles(ring.width_us, ring.windows_us, as_of_us)
     inside = tiles[:, None, :] > before[:, :, None].astype(np.int32)
     inside &= (tiles <= current[:, None].astype(np.int32))[:, None, :]
@@ -146,7 +150,7 @@ def _windowed(recipe: Recipe, totals: Floats) -> Floats:
     match recipe.aggregate:
         case Aggregate.MIN | Aggregate.MAX:
             return np.where(np.isinf(taken[0]), np.nan, taken[0])
-        case Aggregate.MEAN | Aggregate.RATE:
+        case Aggregate.MEAN | Aggregate.RATE | Aggregate.DECAYED_MEAN:
             total, count = taken
             return total / np.where(count == 0, np.nan, count)
         case Aggregate.STD:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.aggregations import Aggregate, Feature
+from driftline.features.declarations import FeatureView
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
@@ -18,6 +19,10 @@ FEWEST_TILES, MOST_TILES = 6, 96
 WANTED_TILES = 24
 #: A declared tile may make longer rings, up to here.
 MOST_DECLARED_TILES = 2_000
+#: A decayed feature looks back so many half-lives: what is older would weigh less than 1/256.
+DECAY_HALF_LIVES = 8
+#: A half-life spans at least so many tiles, and at most so many unless the tile is declared.
+FEWEST_DECAY_TILES, MOST_DECAY_TILES = 12, 24
 
 _ROUND_SECONDS = frozenset(
     [1, 2, 5, 10, 15, 20, 30]
@@ -46,6 +51,9 @@ _NEEDS = {
     Aggregate.RATE: (Measure.SUM, Measure.COUNT),
     Aggregate.MIN: (Measure.MIN,),
     Aggregate.MAX: (Measure.MAX,),
+    Aggregate.DECAYED_COUNT: (Measure.COUNT,),
+    Aggregate.DECAYED_SUM: (Measure.SUM,),
+    Aggregate.DECAYED_MEAN: (Measure.SUM, Measure.COUNT),
     Aggregate.STD: (Measure.SQUARE_HIGH, Measure.SQUARE_LOW, Measure.SUM, Measure.COUNT),
 }
 
@@ -65,7 +73,7 @@ class Accumulator:
 
 
 def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
-    """Return what a windowed feature is computed from, in the order its formula takes them."""
+    """Return what a windowed or decayed feature is computed from, in the order its formula takes them."""
     return tuple(Accumulator(measure, feature.input) for measure in _NEEDS[feature.aggregate])
 
 
@@ -74,13 +82,15 @@ class Ring:
     """A ring of time tiles of one width, and the windows that are read from it.
 
     Tile ``k`` covers event times ``[k * width_us, (k + 1) * width_us)`` and lives in slot ``k % slots``.
-    The accumulators are ordered: additive ones, then minima, then maxima.
+    The accumulators are ordered: additive ones, then minima, then maxima. A ring with a half-life has one window,
+    the time that decayed features look back, in which a tile weighs less the older it is.
     """
 
     width_us: int
     slots: int
     windows_us: tuple[int, ...]
     accumulators: tuple[Accumulator, ...]
+    half_life_us: int | None = None
 
     @property
     def additive(self) -> int:
@@ -94,24 +104,64 @@ class Ring:
 
 
 def derive_rings(view: FeatureView) -> tuple[Ring, ...]:
-    """Group a view's windows into rings.
+    """Group a view's windows into rings; each half-life has a ring of its own, after those.
 
     Raises
     ------
     ConfigurationError
-        Where a window has no fitting tile width.
+        Where a window or a half-life has no fitting tile width.
     """
-    windowed = [feature for feature in view.aggregated if feature.aggregate not in UNWINDOWED]
+    windowed = [feature for feature in view.aggregated if feature.window_us is not None]
     windows = sorted({feature.window_us for feature in windowed if feature.window_us is not None})
     if view.tile:
         groups = [(windows, _declared_width(view, windows))] if windows else []
     else:
         groups = _grouped(view, windows)
-    return tuple(_ring(windowed, group, width) for group, width in groups)
+    rings = [
+        _ring([feature for feature in windowed if feature.window_us in group], group, width)
+        for group, width in groups
+    ]
+    return (*rings, *_decay_rings(view))
+
+
+def _decay_rings(view: FeatureView) -> Iterator[Ring]:
+    for half_life in sorted({f.half_life_us for f in view.aggregated if f.half_life_us is not None}):
+        decayed = [feature for feature in view.aggregated if feature.half_life_us == half_life]
+        ring = _ring(decayed, [DECAY_HALF_LIVES * half_life], _decay_width(view, half_life))
+        yield replace(ring, half_life_us=half_life)
+
+
+def _decay_width(view: FeatureView, half_life_us: int) -> int:
+    """Return the width of a half-life's tiles: the declared one, else the widest that is fine enough."""
+    if view.tile:
+        return _declared_decay_width(view, half_life_us)
+    seconds, rest = divmod(half_life_us, SECOND_US)
+    widths = [] if rest else [one for one in _divisors(seconds) if seconds // one >= FEWEST_DECAY_TILES]
+    if not widths or seconds // max(widths) > MOST_DECAY_TILES:
+        msg = (
+            f"feature view {view.name!r}: no tile width of whole seconds divides the half-life "
+            f"{format_duration(half_life_us)} into {FEWEST_DECAY_TILES} to {MOST_DECAY_TILES} tiles; take a rounder "
+            "half-life, or set tile= to a width that divides it"
+        )
+        raise ConfigurationError(msg)
+    return max(widths) * SECOND_US
+
+
+def _declared_decay_width(view: FeatureView, half_life_us: int) -> int:
+    width = _declared_seconds(view)
+    tiles = half_life_us // width
+    if half_life_us % width or tiles < FEWEST_TILES or DECAY_HALF_LIVES * tiles > MOST_DECLARED_TILES:
+        most = MOST_DECLARED_TILES // DECAY_HALF_LIVES
+        msg = (
+            f"feature view {view.name!r}: tile {view.tile!r} does not divide the half-life "
+            f"{format_duration(half_life_us)} into {FEWEST_TILES} to {most} tiles; declare another tile, or another view"
+        )
+        raise ConfigurationError(msg)
+    return width
 
 
 def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Ring:
-    wanted = {item for f in features if f.window_us in windows for item in accumulators_of(f)}
+    wanted = {item for feature in features for item in accumulators_of(feature)}
     order = list(Measure)
     tiles = windows[-1] // width_us
     return Ring(
@@ -161,12 +211,17 @@ def _divisors(number: int) -> set[int]:
     return {*small, *(number // divisor for divisor in small)}
 
 
-def _declared_width(view: FeatureView, windows: list[int]) -> int:
+def _declared_seconds(view: FeatureView) -> int:
     width = parse_duration_us(view.tile)
     if width % SECOND_US:
         raise ConfigurationError(
             f"feature view {view.name!r}: tile {view.tile!r} is no whole number of seconds"
         )
+    return width
+
+
+def _declared_width(view: FeatureView, windows: list[int]) -> int:
+    width = _declared_seconds(view)
     for window in windows:
         if window % width:
             msg = f"feature view {view.name!r}: tile {view.tile!r} does not divide the window {format_duration(window)}"

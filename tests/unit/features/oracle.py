@@ -17,6 +17,9 @@ from driftline.features import (
     FeatureView,
     Source,
     count,
+    decayed_count,
+    decayed_mean,
+    decayed_sum,
     derived,
     feature,
     field,
@@ -112,7 +115,47 @@ DERIVED = FeatureView(
         derived("inverse", (100 / feature("last_fare")).clip(low=-20)),
     ],
 )
-VIEWS = [EVERYTHING, ONE_RING, NEWEST_ONLY, FILTERED_FEATURES, FILTERED_VIEW, FILTERED_TWICE, DERIVED]
+DECAYED = FeatureView(
+    "decayed",
+    1,
+    SOURCE,
+    [
+        decayed_count(half_life="1m"),
+        decayed_mean("delay", half_life="1m"),
+        decayed_sum("fare", half_life="10m"),
+        decayed_mean("late", half_life="10m").or_default(0.5),
+        decayed_count("fare", half_life="10m"),
+        mean("fare").over("8m"),
+        decayed_mean("delay", half_life="10m").where(field("kind") == "cab").named("cab_delay"),
+        count().over("8m"),
+        last("delay"),
+    ],
+)
+DECAYED_ON_DECLARED_TILES = FeatureView(
+    "decayed_on_declared_tiles",
+    1,
+    SOURCE,
+    [decayed_sum("delay", half_life="2m"), maximum("delay").over("16m"), sum_of("delay").over("16m")],
+    tile="20s",
+)
+VIEWS = [
+    EVERYTHING,
+    ONE_RING,
+    NEWEST_ONLY,
+    FILTERED_FEATURES,
+    FILTERED_VIEW,
+    FILTERED_TWICE,
+    DERIVED,
+    DECAYED,
+    DECAYED_ON_DECLARED_TILES,
+]
+#: Aggregates whose values are rounded on the way: square roots, weighed sums.
+ROUNDED = {
+    Aggregate.STD: 0.02,
+    Aggregate.DECAYED_SUM: 1e-6,
+    Aggregate.DECAYED_MEAN: 1e-6,
+    Aggregate.DECAYED_COUNT: 0.0,
+}
 
 views = st.sampled_from(VIEWS)
 
@@ -230,6 +273,10 @@ def truth(condition: Condition, event: Trip) -> bool | None:
     raise TypeError(condition)
 
 
+#: What has a value where there is no event: 0.
+ZERO_WITHOUT_EVENTS = {Aggregate.COUNT, Aggregate.SUM, Aggregate.DECAYED_COUNT, Aggregate.DECAYED_SUM}
+
+
 def of_view(view: FeatureView, events: Sequence[Trip]) -> list[Trip]:
     """Return the events that a view is about."""
     return [event for event in events if view.where is None or truth(view.where, event)]
@@ -238,7 +285,7 @@ def of_view(view: FeatureView, events: Sequence[Trip]) -> list[Trip]:
 def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
     """Compute one feature for one entity's events, as the documentation says it."""
     events = [event for event in events if feature.condition is None or truth(feature.condition, event)]
-    if not events and feature.aggregate is not Aggregate.COUNT and feature.aggregate is not Aggregate.SUM:
+    if not events and feature.aggregate not in ZERO_WITHOUT_EVENTS:
         return math.nan if feature.default is None else feature.default
     newest = max((event.time_us for event in events), default=0)
     if feature.aggregate is Aggregate.TIME_SINCE_LAST:
@@ -246,6 +293,8 @@ def feature_value(layout: ViewLayout, feature: Feature, events: Sequence[Trip], 
     if feature.aggregate is Aggregate.LAST:
         having = [(e.time_us, v) for e in events if (v := getattr(e, feature.field)) is not None]
         value = max(having)[1] if having else math.nan
+    elif feature.half_life_us is not None:
+        value = _decayed(layout, feature, events, as_of_us)
     else:
         value = _windowed(layout, feature, events, as_of_us)
     return feature.default if math.isnan(value) and feature.default is not None else value
@@ -290,7 +339,8 @@ def formula(expression: Expression, values: Mapping[str, float]) -> float:
 
 
 def _windowed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
-    (width,) = (r.width_us for r in layout.rings if feature.window_us in r.windows_us)
+    rings = [ring for ring in layout.rings if ring.half_life_us is None]
+    (width,) = (ring.width_us for ring in rings if feature.window_us in ring.windows_us)
     current = as_of_us // width
     inside = [e for e in events if current - feature.window_us // width < e.time_us // width <= current]
     if not feature.field:
@@ -307,3 +357,18 @@ def _windowed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_o
         Aggregate.STD: lambda: float(np.std(rounded)) if values else math.nan,
     }
     return formulas[feature.aggregate]()
+
+
+def _decayed(layout: ViewLayout, feature: Feature, events: Sequence[Trip], as_of_us: int) -> float:
+    half_life = feature.half_life_us
+    (width,) = (ring.width_us for ring in layout.rings if ring.half_life_us == half_life)
+    weighed = []
+    for event in events:
+        age_us = (as_of_us // width - event.time_us // width) * width
+        value = getattr(event, feature.field) if feature.field else 1.0
+        if value is not None and 0 <= age_us < 8 * half_life:
+            weighed.append((2 ** -(age_us / half_life), round(float(value) * 65536) / 65536))
+    weight, total = math.fsum(w for w, _ in weighed), math.fsum(w * v for w, v in weighed)
+    if feature.aggregate is Aggregate.DECAYED_MEAN:
+        return total / weight if weighed else math.nan
+    return weight if feature.aggregate is Aggregate.DECAYED_COUNT else total

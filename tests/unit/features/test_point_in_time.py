@@ -9,6 +9,7 @@ from driftline.features.layout import ViewLayout
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues, read_state
 from tests.unit.features.oracle import (
+    DECAYED,
     EVERYTHING,
     SECOND_US,
     SOURCE,
@@ -78,8 +79,9 @@ def test_time_to_live_is_the_stores(
     assert as_tuples(join(view, events, asked, "known_at")) == from_the_store(view, events, asked, known=True)
 
 
+@pytest.mark.parametrize("view", [EVERYTHING, DECAYED], ids=lambda view: view.name)
 @pytest.mark.parametrize("lag_s", [0, 45, -45])
-def test_a_long_history_agrees_too(lag_s: int) -> None:
+def test_a_long_history_agrees_too(lag_s: int, view: FeatureView) -> None:
     random = np.random.default_rng(lag_s + 100)
     events = [
         Trip(
@@ -95,9 +97,7 @@ def test_a_long_history_agrees_too(lag_s: int) -> None:
     asked = [
         (int(random.integers(3)), START_US + int(random.integers(21_000 * SECOND_US))) for _ in range(60)
     ]
-    assert as_tuples(join(EVERYTHING, events, asked, "known_at")) == from_the_store(
-        EVERYTHING, events, asked, known=True
-    )
+    assert as_tuples(join(view, events, asked, "known_at")) == from_the_store(view, events, asked, known=True)
 
 
 def test_events_without_entity_or_time_are_left_out_and_null_keys_are_missing() -> None:
