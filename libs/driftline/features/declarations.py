@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from driftline.features.aggregations import DECAYED, UNWINDOWED, Feature, all_of
+from driftline.features.aggregations import Feature, all_of
 from driftline.features.conditions import Condition
 from driftline.features.derivations import Derived
 from driftline.features.names import check_name
@@ -126,17 +126,8 @@ class FeatureView:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
         for feature in self.aggregated:
-            if (feature.aggregate in DECAYED) != (feature.half_life_us is not None):
-                msg = f"feature view {self.name!r}: {feature.name}: decayed aggregates, and only they, have a half-life"
-                raise ValueError(msg)
-            if feature.aggregate not in UNWINDOWED | DECAYED and feature.window_us is None:
-                msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
-                raise ValueError(msg)
-            if feature.condition is not None and not feature.alias:
-                msg = (
-                    f"feature view {self.name!r}: {feature.name} over the events where {feature.condition} needs a "
-                    f"name that says so: .named('...')"
-                )
+            if mistake := feature.mistake():
+                msg = f"feature view {self.name!r}: {mistake}"
                 raise ValueError(msg)
         names = [feature.name for feature in self.features]
         for name in names:

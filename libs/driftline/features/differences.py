@@ -116,7 +116,7 @@ def computation(feature: Feature | Derived) -> str:
         else f" with a half-life of {format_duration(feature.half_life_us)}"
     )
     where = "" if feature.condition is None else f" where {feature.condition}"
-    return f"{feature.aggregate}({feature.field}){time}{where}"
+    return f"{feature.aggregate}({feature.subject}){time}{where}"
 
 
 def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:

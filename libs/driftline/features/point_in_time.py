@@ -29,6 +29,7 @@ from driftline.features.layout import NEVER, TILE_LIMIT, ViewLayout
 from driftline.features.matching import layout_inputs, matches
 from driftline.features.read import ViewValues, finalize, window_tiles, window_totals
 from driftline.features.rings import Accumulator, Measure, Ring
+from driftline.features.sketches import estimate, rank_powers, sketch_ranks
 from driftline.features.update import QUANTUM, SQUARE_SPLIT, accumulator_columns, apply_events, present
 
 Floats = NDArray[np.float64]
@@ -40,6 +41,8 @@ _Number = TypeVar("_Number", np.int64, np.float64)
 _CHUNK_ROWS, _CHUNK_EVENTS = 10_000, 500_000
 #: Tiles of decayed features are laid out for so many rows at a time.
 _DENSE_ROWS = 4_096
+#: Ranks are laid out for so many registers at a time, a byte for each event.
+_REGISTERS_AT_ONCE = 16
 _LAST_INSTANT = int(np.iinfo(np.int64).max)
 #: Running sums are kept in units of the smallest part that each measure has. They may wrap: differences don't.
 _UNITS = {
@@ -85,7 +88,7 @@ def as_of_join(
     # Rows in the order of the events: what they search for lies side by side.
     order = np.lexsort((np.asarray(as_of_us, np.int64), row_entity))
     as_of, row_entity = np.asarray(as_of_us, np.int64)[order], row_entity[order]
-    totals = np.empty((len(as_of), sum(len(r.windows_us) * len(r.accumulators) for r in layout.rings)))
+    totals = np.empty((len(as_of), sum(len(r.windows_us) * r.columns for r in layout.rings)))
     newest = history.running_newest(row_entity, as_of)
     last_value, last_time = history.lasts(row_entity, as_of)
     if layout.rings:
@@ -150,8 +153,10 @@ def _history(
     if isinstance(events, pa.RecordBatch):
         events = pa.Table.from_batches([events])
     known_column = known_at or source.event_time
-    conditions = {name for item in layout.filtered for name in item.condition.fields}
-    named = {source.event_time, known_column, *layout.fields, *conditions}
+    conditions = [item.condition for item in layout.made if item.condition is not None]
+    asked_of = {name for condition in conditions for name in condition.fields}
+    texts = {item.field for item in layout.made if item.reads_text}
+    named = {source.event_time, known_column, *layout.fields, *asked_of, *texts}
     said = event_keys(source, events) if entities is None else one_array(events.column(entities))
     field = said.cast(pa.string())
     counts = pc.is_in(field, numbered)
@@ -245,12 +250,13 @@ def _fill_totals(
         for window in range(len(ring.windows_us)):
             start = np.minimum(positions.before(row_entity, first[:, window]), until)
             earliest = np.minimum(earliest, start)
-            out = totals[:, column : column + len(ring.accumulators)]
+            out = totals[:, column : column + ring.columns]
             if ring.half_life_us is None:
                 _fill_window(ring, columns, running, start, until, out=out)
+                _fill_estimates(ring, history.values, start, until, out=out[:, len(ring.accumulators) :])
             elif exact:
                 _fill_decayed(history, ring, running, as_of_us, start, until, out=out)
-            column += len(ring.accumulators)
+            column += ring.columns
     latest_known = np.full(len(as_of_us), NEVER)
     _slice_extremes(np.maximum, history.known_us, earliest, until, out=latest_known)
     plain = (latest_known <= as_of_us) & (newest <= as_of_us) & exact
@@ -278,6 +284,31 @@ def _fill_window(
             extreme, nothing = _EXTREMES[item.measure]
             out[:, place] = nothing
             _slice_extremes(extreme, columns[item], start, until, out=out[:, place])
+
+
+def _fill_estimates(
+    ring: Ring,
+    values: Mapping[str, Floats],
+    start: NDArray[np.intp],
+    until: NDArray[np.intp],
+    *,
+    out: Floats,
+) -> None:
+    """Fill the estimates of one window from the largest ranks of each row's slice, a few registers at a time."""
+    for place, sketch in enumerate(ring.sketches):
+        codes = values[sketch.field]
+        there = np.flatnonzero(~np.isnan(codes))
+        register, rank = sketch_ranks(codes[there], sketch.registers)
+        powers, empty = np.zeros(len(start)), np.zeros(len(start), np.intp)
+        for first in range(0, sketch.registers, _REGISTERS_AT_ONCE):
+            own = np.flatnonzero((register >= first) & (register < first + _REGISTERS_AT_ONCE))
+            ranks = np.zeros((len(codes), _REGISTERS_AT_ONCE), np.uint8)
+            ranks[there[own], register[own] - first] = rank[own]
+            union = np.zeros((len(start), _REGISTERS_AT_ONCE), np.uint8)
+            _slice_extremes(np.maximum, ranks, start, until, out=union)
+            powers += rank_powers(union).sum(axis=1)
+            empty += np.count_nonzero(union == 0, axis=1)
+        out[:, place] = estimate(powers, empty, sketch.registers)
 
 
 def _fill_decayed(

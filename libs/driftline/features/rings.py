@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -54,6 +54,7 @@ _NEEDS = {
     Aggregate.DECAYED_COUNT: (Measure.COUNT,),
     Aggregate.DECAYED_SUM: (Measure.SUM,),
     Aggregate.DECAYED_MEAN: (Measure.SUM, Measure.COUNT),
+    Aggregate.DISTINCT_COUNT: (),
     Aggregate.STD: (Measure.SQUARE_HIGH, Measure.SQUARE_LOW, Measure.SUM, Measure.COUNT),
 }
 
@@ -73,8 +74,26 @@ class Accumulator:
 
 
 def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
-    """Return what a windowed or decayed feature is computed from, in the order its formula takes them."""
-    return tuple(Accumulator(measure, feature.input) for measure in _NEEDS[feature.aggregate])
+    """Return what a windowed or decayed feature adds up in tiles, in the order its formula takes them."""
+    return tuple(
+        Accumulator(measure, part.input) for part in feature.parts for measure in _NEEDS[part.aggregate]
+    )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Sketch:
+    """The registers in each tile from which distinct values are counted. ``field`` is a ``Feature.input``."""
+
+    field: str
+    registers: int
+
+    def __str__(self) -> str:
+        return f"{self.registers} registers({self.field})"
+
+
+def sketches_of(feature: Feature) -> tuple[Sketch, ...]:
+    """Return the sketches that a feature is estimated from."""
+    return (Sketch(feature.input, feature.registers),) if feature.registers else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +110,22 @@ class Ring:
     windows_us: tuple[int, ...]
     accumulators: tuple[Accumulator, ...]
     half_life_us: int | None = None
+    sketches: tuple[Sketch, ...] = ()
+
+    @property
+    def registers(self) -> int:
+        """How many registers a tile has, those of all sketches, side by side in their order."""
+        return sum(sketch.registers for sketch in self.sketches)
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """What is read of each window, in this order: the accumulators and the sketches' estimates."""
+        return (*map(str, self.accumulators), *map(str, self.sketches))
+
+    @property
+    def columns(self) -> int:
+        """How many totals are read of each window."""
+        return len(self.accumulators) + len(self.sketches)
 
     @property
     def additive(self) -> int:
@@ -160,7 +195,7 @@ def _declared_decay_width(view: FeatureView, half_life_us: int) -> int:
     return width
 
 
-def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Ring:
+def _ring(features: Sequence[Feature], windows: list[int], width_us: int) -> Ring:
     wanted = {item for feature in features for item in accumulators_of(feature)}
     order = list(Measure)
     tiles = windows[-1] // width_us
@@ -170,6 +205,7 @@ def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Rin
         slots=tiles + 2 - tiles % 2,
         windows_us=tuple(windows),
         accumulators=tuple(sorted(wanted, key=lambda item: (order.index(item.measure), item.field))),
+        sketches=tuple(sorted({sketch for feature in features for sketch in sketches_of(feature)})),
     )
 
 

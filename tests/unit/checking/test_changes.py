@@ -134,7 +134,7 @@ def test_a_changed_key_breaks_whatever_reads_it(before: Path, folder: Path) -> N
 @pytest.mark.parametrize(
     ("old", "new", "place", "reason"),
     [
-        ('\n]', ',\n  {"name": "till", "type": "string"}\n]', "sales.avsc:8", "field 'till' is new and has no default"),
+        ('\n]', ',\n  {"name": "till", "type": "string"}\n]', "sales.avsc:9", "field 'till' is new and has no default"),
         ('"name": "returned", "type": "boolean"', '"name": "returned", "type": ["null", "boolean"], "default": null',
          None, None),
         ('"type": ["null", "double"]', '"type": ["null", "float"]', "sales.avsc:6", "field 'price' was double"),

@@ -9,6 +9,7 @@ from driftline.features.layout import ViewLayout
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues, read_state
 from tests.unit.features.oracle import (
+    CATEGORIES,
     DECAYED,
     EVERYTHING,
     SECOND_US,
@@ -79,7 +80,7 @@ def test_time_to_live_is_the_stores(
     assert as_tuples(join(view, events, asked, "known_at")) == from_the_store(view, events, asked, known=True)
 
 
-@pytest.mark.parametrize("view", [EVERYTHING, DECAYED], ids=lambda view: view.name)
+@pytest.mark.parametrize("view", [EVERYTHING, DECAYED, CATEGORIES], ids=lambda view: view.name)
 @pytest.mark.parametrize("lag_s", [0, 45, -45])
 def test_a_long_history_agrees_too(lag_s: int, view: FeatureView) -> None:
     random = np.random.default_rng(lag_s + 100)
@@ -90,6 +91,8 @@ def test_a_long_history_agrees_too(lag_s: int, view: FeatureView) -> None:
             delay=float(random.normal(0, 40)),
             fare=None if random.random() < 0.3 else float(random.normal(1e4, 1e3)),
             late=bool(random.random() < 0.2),
+            kind=str(random.choice(["cab", "bus", "tram", "bike"])),
+            rider=str(random.integers(500)),
             known_us=time_us + lag_s * SECOND_US,
         )
         for _ in range(3_000)
