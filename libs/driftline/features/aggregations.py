@@ -38,6 +38,8 @@ class Aggregate(StrEnum):
 UNWINDOWED = frozenset({Aggregate.LAST, Aggregate.TIME_SINCE_LAST})
 #: Aggregates with a half-life instead of a window: an event weighs half as much after each.
 DECAYED = frozenset({Aggregate.DECAYED_COUNT, Aggregate.DECAYED_SUM, Aggregate.DECAYED_MEAN})
+#: A decayed feature looks back so many half-lives: what is older would weigh less than 1/256.
+DECAY_HALF_LIVES = 8
 #: How many registers a sketch may have, and has unless said; its relative standard error is 1.04 / sqrt(registers).
 REGISTERS = tuple(2**bits for bits in range(4, 13))
 USUAL_REGISTERS = 256
@@ -95,7 +97,7 @@ class Feature:
         """The feature's name within its view, like ``mean_arrival_delay_3h``."""
         if self.alias:
             return self.alias
-        category = self.categories[0].lower() if self.aggregate is Aggregate.SHARE else ""
+        category = self.categories[0].lower() if self.aggregate is Aggregate.SHARE and self.categories else ""
         words = (self.aggregate.value, self.field, category, self.time)
         return "_".join(word for word in words if word)
 
@@ -104,6 +106,11 @@ class Feature:
         """The window or the half-life as text, like ``3h``; empty for the aggregates that have none."""
         time_us = self.window_us if self.half_life_us is None else self.half_life_us
         return "" if time_us is None else format_duration(time_us)
+
+    @property
+    def reach_us(self) -> int | None:
+        """How far back from an instant its events lie; None where the newest one may lie anywhere."""
+        return self.window_us if self.half_life_us is None else DECAY_HALF_LIVES * self.half_life_us
 
     @property
     def reads_text(self) -> bool:
@@ -139,6 +146,10 @@ class Feature:
             return f"{self.name}: decayed aggregates, and only they, have a half-life"
         if self.aggregate not in UNWINDOWED | DECAYED and self.window_us is None:
             return f"{self.name} needs a window: .over('3h')"
+        if (self.aggregate is Aggregate.DISTINCT_COUNT) != (self.registers in REGISTERS):
+            return f"{self.name}: distinct counts, and only they, have registers, a power of two of them"
+        if self.aggregate in (Aggregate.SHARE, Aggregate.MOST_FREQUENT) and not self.categories:
+            return f"{self.name} names no category"
         if self.condition is not None and not self.alias:
             return (
                 f"{self.name} over the events where {self.condition} needs a name that says so: .named('...')"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from driftline.features.aggregations import Aggregate, Feature
+from driftline.features.aggregations import DECAY_HALF_LIVES, Aggregate, Feature
 from driftline.features.declarations import FeatureView
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
@@ -19,8 +19,6 @@ FEWEST_TILES, MOST_TILES = 6, 96
 WANTED_TILES = 24
 #: A declared tile may make longer rings, up to here.
 MOST_DECLARED_TILES = 2_000
-#: A decayed feature looks back so many half-lives: what is older would weigh less than 1/256.
-DECAY_HALF_LIVES = 8
 #: A half-life spans at least so many tiles, and at most so many unless the tile is declared.
 FEWEST_DECAY_TILES, MOST_DECAY_TILES = 12, 24
 

@@ -15,7 +15,7 @@ from driftline.features import (
     most_frequent,
     share,
 )
-from driftline.features.aggregations import Feature
+from driftline.features.aggregations import Aggregate, Feature
 from driftline.features.differences import computation, fields_read
 from driftline.features.layout import ViewLayout
 from driftline.features.matching import layout_inputs
@@ -204,6 +204,9 @@ def test_another_size_or_category_is_another_row() -> None:
     ("wrong", "complaint"),
     [
         (lambda: distinct_count("kind", registers=100), "power of two from 16 to 4096, got 100"),
+        (lambda: view(Feature(Aggregate.DISTINCT_COUNT, "kind", window_us=SECOND_US)), "have registers"),
+        (lambda: view(Feature(Aggregate.COUNT, "kind", window_us=SECOND_US, registers=16)), "have registers"),
+        (lambda: view(Feature(Aggregate.SHARE, "kind", window_us=SECOND_US)), "names no category"),
         (lambda: share("kind", ""), "name a category"),
         (lambda: most_frequent("kind", among="cab"), "2 to 64 different categories"),
         (lambda: most_frequent("kind", among=["cab"]), "2 to 64 different categories"),

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.features import FeatureView, count, decayed_count, decayed_mean, decayed_sum, mean
-from driftline.features.aggregations import Aggregate, Feature
+from driftline.features.aggregations import DECAY_HALF_LIVES, Aggregate, Feature
 from driftline.features.decay import tile_weights
 from driftline.features.differences import view_differences
 from driftline.features.layout import ViewLayout
 from driftline.features.read import read_state
-from driftline.features.rings import DECAY_HALF_LIVES
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 from tests.unit.features.oracle import DECAYED, SECOND_US, SOURCE, START_US, Trip, feed
