@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.features import FeatureView, OnStale, count, last, maximum, mean, std, time_since_last
+from driftline.features import (
+    FeatureView,
+    OnStale,
+    count,
+    decayed_mean,
+    last,
+    maximum,
+    mean,
+    std,
+    time_since_last,
+)
 from driftline.features.layout import ViewLayout
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues, read_state
@@ -116,7 +126,15 @@ def test_events_without_entity_or_time_are_left_out_and_null_keys_are_missing() 
 
 def test_values_too_large_for_exact_sums_still_come_from_the_kernels() -> None:
     view = FeatureView(
-        "v", 1, SOURCE, [maximum("fare").over("1h"), mean("fare").over("1h"), std("fare").over("1h")]
+        "v",
+        1,
+        SOURCE,
+        [
+            maximum("fare").over("1h"),
+            mean("fare").over("1h"),
+            std("fare").over("1h"),
+            decayed_mean("fare", half_life="1h"),
+        ],
     )
     events = [
         Trip(0, START_US + i, None, fare, None, START_US + i) for i, fare in enumerate([1e300, 1e25, 3.0])
