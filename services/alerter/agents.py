@@ -7,6 +7,8 @@
 5. The courier writes DELIVERED or FAILED into the log.
 6. At a tick, what another run has started is adopted, through the log as well: so all that the other run had
    reported is known by then.
+7. At the first tick, and at the first of a day, models that read deprecated views become causes, the same ones each
+   time; at every tick, what is read no more is over.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from driftline.alerts.rules import AlertRules
 from driftline.alerts.state import GroupState, Notice, Stage
 from driftline.alerts.wording import compose
 from driftline.control import Context
+from driftline.project.deprecations import DeprecatedUse
 from driftline.runtime.errors import BadMessageError
 from driftline.runtime.logging import get_logger
 from services.alerter.courier import Claim, Courier, Errand
@@ -44,6 +47,8 @@ class AlertAgents:
         Returns the channel of a route's URL, by the route's name and the URL's number.
     hearing
         Routes that this run knows to take notifications.
+    deprecated
+        The project's models that read deprecated views.
     """
 
     inputs: str
@@ -54,6 +59,8 @@ class AlertAgents:
     open_channel: Open
     boot: str
     hearing: set[str] = field(default_factory=set)
+    deprecated: tuple[DeprecatedUse, ...] = ()
+    told: set[str] = field(default_factory=set)
     open_alerts: OpenAlerts = field(default_factory=OpenAlerts)
 
     async def translate_signal(self, record: dict[str, Any], context: Context) -> None:
@@ -89,6 +96,7 @@ class AlertAgents:
     async def pass_time(self, record: dict[str, Any], context: Context) -> None:
         """Take a tick into every group of the partition (2), start what is due (3), adopt what is abandoned (6)."""
         now_us, states = record["at_us"], []
+        await self._tell_deprecated(now_us, context)
         for group, stored in context.table.items():
             before = GroupState.from_json(stored)
             step = advance(before, None, now_us=now_us, rules=self.rules)
@@ -100,10 +108,19 @@ class AlertAgents:
                 context.table.put(group, step.state.as_json())
             if abandoned(step.state, self.boot):
                 await self._put(self._adoption(group), context)
+            for end in self.causes.of_ended_use(step.state, self.deprecated):
+                await self._put(end, context)
             for notice in step.due:
                 self.courier.offer(_claim(group, notice))
             states.append(step.state)
         self.open_alerts.see(context.partition, states, at_us=now_us)
+
+    async def _tell_deprecated(self, now_us: int, context: Context) -> None:
+        """Warn the owners of models that read deprecated views (7)."""
+        for cause in (self.causes.of_deprecated_use(use, at=now_us) for use in self.deprecated):
+            if cause.input_id not in self.told:
+                await self._put(cause, context)
+                self.told.add(cause.input_id)
 
     def _start(self, state: GroupState, event: Started) -> None:
         errand = self._errand(state, event)

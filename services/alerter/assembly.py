@@ -14,6 +14,7 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import ALERT_INPUTS, ALERTS, DRIFT_SIGNALS, MODEL_EVENTS
 from driftline.control import ControlApp
 from driftline.project import Project
+from driftline.project.deprecations import deprecated_uses
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.health import Health
 from driftline.runtime.ids import new_id
@@ -95,6 +96,7 @@ def build_alerter(
         courier=courier,
         open_channel=lambda route, number: channels[route, number],
         boot=boot,
+        deprecated=deprecated_uses(project),
     )
     app = ControlApp(settings, service=SERVICE, prefix=topics.prefix, health=health)
     app.on(topics.stream(DRIFT_SIGNALS), platform_schema("drift_signal"), agents.translate_signal)

@@ -8,28 +8,32 @@ training   a training failed, or its data were refused
 promotion  a candidate was rejected or waits for a person, or a baseline won
 champion   the active version was pulled or rolled back
 activity   a promotion, for those who want to know
+deprecated the model reads a deprecated view: one problem per view, version and last day
 ========== ==================================================================================
 
 Runbooks and severities of drift signals go by what was measured: ``drift``, ``quality`` or ``accuracy``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from driftline.alerts.alert import Severity, stable_id, to_iso
 from driftline.alerts.inputs import Cause, Clearance
 from driftline.alerts.rules import AlertRules
+from driftline.alerts.state import GroupState
 from driftline.contracts.topics import DRIFT_SIGNALS, MODEL_EVENTS
 from driftline.models.model_event import evidence_of
+from driftline.project.deprecations import DeprecatedUse
 from driftline.runtime.clock import instant_us
 
 BY = "alerter"
 
 DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
 TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
-SERVICE, ROUTE = "service", "route"
-KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE)
+SERVICE, ROUTE, DEPRECATED = "service", "route", "deprecated"
+KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE, DEPRECATED)
 
 _INPUT_CHECKS = frozenset(
     {
@@ -194,6 +198,47 @@ class Causes:
             )
         return found
 
+    def of_deprecated_use(self, use: DeprecatedUse, *, at: int) -> Cause:
+        """Return the cause for a model that reads a deprecated view: a warning, critical once the last day is past.
+
+        It is the same cause however often it is told, by view, version, last day and severity. ``at`` in microseconds.
+        """
+        past = use.past(datetime.fromtimestamp(at / 1e6, tz=UTC).date())
+        group, problem = self.group(use.model, DEPRECATED), deprecation_problem(use)
+        return Cause(
+            input_id=stable_id("deprecated", group, problem, past),
+            group=group,
+            problem=problem,
+            severity=self._severity(DEPRECATED, DEPRECATED, Severity.CRITICAL if past else Severity.WARNING),
+            source=BY,
+            model=use.model,
+            team=use.owner,
+            title=f"{use.model}: reads the deprecated view {use.view}",
+            text=f"{use}{'. That day is past' if past else ''}. Change the model's views in driftline.yaml, then retrain.",
+            runbook=self._runbook(DEPRECATED, DEPRECATED),
+            lasting=True,
+            since=at,
+            happened_at=at,
+            by=BY,
+        )
+
+    def of_ended_use(self, state: GroupState, uses: Iterable[DeprecatedUse]) -> list[Clearance]:
+        """Return the ends of the deprecations in a group's open alert that no model of the project's has any more."""
+        if state.current is None or not state.group.endswith(f"/{DEPRECATED}"):
+            return []
+        live = {deprecation_problem(use) for use in uses if self.group(use.model, DEPRECATED) == state.group}
+        return [
+            Clearance(
+                input_id=stable_id("used no more", state.current.alert_id, one.key, one.seen),
+                group=state.group,
+                problem=one.key,
+                reason=f"{one.key.partition('|')[0]} is read no more, or deprecated no more",
+                by=BY,
+            )
+            for one in state.current.problems
+            if one.key not in live
+        ]
+
     def of_outage(self, *, service: str, instance: str, detail: str, since: int, at: int) -> Cause:
         """Return the cause for a service's instance that is not ready since a time (microseconds)."""
         return Cause(
@@ -292,6 +337,11 @@ def _happening_of(event: Mapping[str, Any]) -> str:
         return _BASELINE_WON
     kind: str = event["kind"]
     return kind
+
+
+def deprecation_problem(use: DeprecatedUse) -> str:
+    """Return the key of a model's problem: the view, its version, the last day to read it."""
+    return f"{use.view}|{use.until}|"
 
 
 def kind_of_check(check: str) -> str:

@@ -206,6 +206,8 @@ def _view_changes(pair: _Pair) -> Iterator[Change]:
         new = pair.after.views.get(name)
         if new is not None:
             yield from _view_change(pair, old, new)
+            if new.deprecated and (new.deprecated, new.successor) != (old.deprecated, old.successor):
+                yield _deprecation(pair, new)
         elif pair.new.features_whole:
             text = f"feature view {old.ref} is gone; its values are served no more"
             place = pair.in_features(text)
@@ -231,6 +233,14 @@ def _view_change(pair: _Pair, old: FeatureView, new: FeatureView) -> Iterator[Ch
     place = pair.in_features(text, pair.new.variables[new.name])
     models = models_that_read(pair.after, [new.name])
     yield Change(kind=ChangeKind.VIEW, breaks=breaks, place=place, views=(new.ref,), models=models)
+
+
+def _deprecation(pair: _Pair, view: FeatureView) -> Change:
+    models = models_that_read(pair.after, [view.name])
+    after = f"its successor is {view.successor}" if view.successor else "it has no successor"
+    text = f"feature view {view.ref} is deprecated, read it until {view.deprecated} at most; {after}"
+    place = pair.in_features(text, pair.new.variables[view.name], view.deprecated)
+    return Change(kind=ChangeKind.VIEW, breaks=False, place=place, views=(view.ref,), models=models)
 
 
 def _needs_version(old: FeatureView, new: FeatureView) -> bool:

@@ -1,7 +1,8 @@
 """Every mistake of a project that shows without servers: its files, its Python, the schemas made from it."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from driftline.checking.places import located, repeated_keys
@@ -10,9 +11,11 @@ from driftline.contracts.project_schemas import outcome_schema, prediction_reque
 from driftline.features.layout import ViewLayout
 from driftline.models.fitting import bounds_of, candidates_of
 from driftline.project import ModelDeclaration, Project
+from driftline.project.deprecations import DeprecatedUse, deprecated_uses
 from driftline.project.loading import FILE, Examination, examine_project
 from driftline.project.mistakes import Mistake, ProjectError
 from driftline.project.modules import code_mistake, fresh_modules, run_module
+from driftline.runtime.clock import SystemClock
 from driftline.runtime.errors import ConfigurationError
 
 #: Schemas that are made from what a project declares, by the stream that they are for.
@@ -23,8 +26,19 @@ GENERATED = {
 }
 
 
-def check_project(folder: Path) -> Examination:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """A model that reads a deprecated view; ``place`` is where, and what to do. ``past``: the last day is over."""
+
+    use: DeprecatedUse
+    place: Mistake
+    past: bool
+
+
+def check_project(folder: Path, *, today: date | None = None) -> Examination:
     """Examine a project and all that its services would load of it; its mistakes have their lines, in their order.
+
+    ``today`` is a day in UTC, by which deprecated views are past; the clock's unless said.
 
     Raises
     ------
@@ -36,8 +50,39 @@ def check_project(folder: Path) -> Examination:
         mistakes = [*found.mistakes, *_repeated(folder.resolve() / FILE)]
         if found.project is not None:
             mistakes += _later_mistakes(found, found.project)
+            mistakes += _past_mistakes(found.project, today or _today())
     told = dict.fromkeys(map(located, mistakes))
     return replace(found, mistakes=tuple(sorted(told, key=lambda one: (str(one.path), one.line or 0))))
+
+
+def project_warnings(found: Examination, *, today: date | None = None) -> tuple[Warned, ...]:
+    """Return the uses of deprecated views that are no mistakes, with their lines."""
+    if found.project is None:
+        return ()
+    today = today or _today()
+    return tuple(
+        Warned(use=use, place=located(_use_place(found.project, use)), past=use.past(today))
+        for use in deprecated_uses(found.project)
+        if not (found.project.refuse_past_deprecations and use.past(today))
+    )
+
+
+def _past_mistakes(project: Project, today: date) -> Iterator[Mistake]:
+    if project.refuse_past_deprecations:
+        yield from (_use_place(project, use) for use in deprecated_uses(project) if use.past(today))
+
+
+def _use_place(project: Project, use: DeprecatedUse) -> Mistake:
+    index = [view.ref for view in project.models[use.model].views].index(use.view)
+    return Mistake(
+        path=project.folder / FILE,
+        text=f"model {use.model!r} (owner {use.owner}): {use}",
+        keys=("models", use.model, "views", index),
+    )
+
+
+def _today() -> date:
+    return datetime.fromtimestamp(SystemClock().now_us() / 1e6, tz=UTC).date()
 
 
 def _later_mistakes(found: Examination, project: Project) -> Iterator[Mistake]:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from driftline.checking.changes import Change, project_changes
-from driftline.checking.project_check import check_project
+from driftline.checking.project_check import Warned, check_project, project_warnings
 from driftline.checking.revisions import other_state
 from driftline.cli.options import AgainstOption, JsonOption, ProjectOption, echo_json
 from driftline.project.loading import FILE, Examination
@@ -21,25 +21,27 @@ def check(
 ) -> None:
     """Find every mistake of a project before it is deployed, and what a change of it breaks.
 
-    Runs features.py and the model and history modules, and no servers. Exit code 78 where something must be mended.
+    Warns of models that read deprecated views. Runs features.py and the model and history modules, and no servers. Exit code 78 where something must be mended.
 
     Example: driftline check --project examples/flights --against HEAD~1
     """
     found, other = _examined(project, against)
     changes = () if other is None else project_changes(other, found)
+    warned = project_warnings(found)
     breaking = [change for change in changes if change.breaks]
     if as_json:
         answer = {
             "project": found.project.name if found.project else None,
             "ok": not found.mistakes and not breaking,
             "mistakes": [_as_json(mistake) for mistake in found.mistakes],
+            "warnings": [_warning_as_json(one) for one in warned],
             "changes": [_change_as_json(change) for change in changes],
             "against": other and {"state": against, "mistakes": len(other.mistakes)},
         }
         echo_json(answer)
     else:
-        _print_check(found, changes)
-        typer.echo(_summary(found, other, changes, against), err=bool(found.mistakes))
+        _print_check(found, changes, warned)
+        typer.echo(_summary(found, other, changes, against, warned), err=bool(found.mistakes))
     if found.mistakes or breaking:
         raise typer.Exit(EXIT_CONFIGURATION)
 
@@ -52,16 +54,27 @@ def _examined(project: Path, against: str) -> tuple[Examination, Examination | N
         return check_project(project), None if folder is None else check_project(folder)
 
 
-def _print_check(found: Examination, changes: tuple[Change, ...]) -> None:
+def _print_check(found: Examination, changes: tuple[Change, ...], warned: tuple[Warned, ...]) -> None:
     for mistake in found.mistakes:
         typer.echo(f"{_place(mistake)}: {mistake.text}")
+    for one in warned:
+        over = " (that day is past)" if one.past else ""
+        typer.echo(f"{_place(one.place)}: warning: {one.place.text}{over}")
     for change in changes:
         what = "breaks" if change.breaks else "changes"
         typer.echo(f"{_place(change.place)}: {what}: {change.place.text}")
 
 
-def _summary(found: Examination, other: Examination | None, changes: tuple[Change, ...], against: str) -> str:
+def _summary(
+    found: Examination,
+    other: Examination | None,
+    changes: tuple[Change, ...],
+    against: str,
+    warned: tuple[Warned, ...],
+) -> str:
     told = f"{_what_is_there(found)}: {_counted(len(found.mistakes), 'mistake')}"
+    if warned:
+        told += f", {_counted(len(warned), 'warning')}"
     if other is None:
         return told
     if found.project is None or other.project is None:
@@ -114,4 +127,17 @@ def _change_as_json(change: Change) -> dict[str, Any]:
         **_as_json(change.place),
         "views": change.views,
         "models": change.models,
+    }
+
+
+def _warning_as_json(one: Warned) -> dict[str, Any]:
+    use = one.use
+    return {
+        **_as_json(one.place),
+        "model": use.model,
+        "owner": use.owner,
+        "view": use.view,
+        "deprecated": use.until.isoformat(),
+        "successor": use.successor or None,
+        "past": one.past,
     }

@@ -73,6 +73,7 @@ def summary(trained: Trained) -> dict[str, object]:
         "path": str(trained.bundle.path),
         "sha256": trained.bundle.sha256,
         "candidate": manifest.candidate,
+        "deprecated": manifest.deprecated,
         "training": manifest.training.model_dump(mode="json"),
         "metrics": {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()},
         "candidates": {name: found.model_dump(mode="json") for name, found in trained.candidates.items()},
@@ -92,6 +93,8 @@ def _print(trained: Trained) -> None:
         label = f"model ({manifest.candidate})" if name == "model" else name.replace("_", " ")
         table.add_row(label, f"{found.auc:.3f}", f"{found.log_loss:.4f}", f"{found.brier:.4f}")
     console.print(table)
+    for told in manifest.deprecated:
+        console.print(f"[yellow]warning:[/yellow] {told}", highlight=False)
     console.print(
         f"{manifest.training.rows:,} rows, {len(manifest.numeric)} numbers and {len(manifest.categorical)} "
         f"categories, {trained.seconds:.1f} s. Active now: {trained.bundle.path}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 from driftline.features.aggregations import Feature, all_of
@@ -11,6 +13,9 @@ from driftline.features.conditions import Condition
 from driftline.features.derivations import Derived
 from driftline.features.names import check_name
 from driftline.runtime.durations import parse_duration_us
+
+_REF = re.compile(r"[a-z][a-z0-9_]*@[1-9][0-9]*")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class OnStale(StrEnum):
@@ -95,6 +100,7 @@ class FeatureView:
 
     ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
     ``where`` says which of the source's events the view is about; for it, the others have not happened.
+    ``deprecated`` is the last day that models should read it, like ``2026-12-31``; ``successor`` what to read instead.
     """
 
     name: str
@@ -107,6 +113,8 @@ class FeatureView:
     description: str = ""
     owner: str = ""
     where: Condition | None = None
+    deprecated: str = ""
+    successor: str = ""
     ttl_us: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -122,6 +130,7 @@ class FeatureView:
             raise ValueError(msg)
         if self.where is not None:
             all_of(None, self.where)
+        self._check_deprecation()
         if not self.features:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
@@ -135,6 +144,26 @@ class FeatureView:
                 msg = f"feature view {self.name!r}: two features are named {name!r}; use .named(...)"
                 raise ValueError(msg)
         self._check_derived()
+
+    def _check_deprecation(self) -> None:
+        """Check that a deprecation has a real date, and names its successor as one."""
+        what = f"feature view {self.name!r}"
+        if self.successor and not self.deprecated:
+            msg = f'{what} has a successor and no date; add the last day to read it, like deprecated="2026-12-31"'
+            raise ValueError(msg)
+        if self.successor and not _REF.fullmatch(self.successor):
+            msg = f"{what}: successor is a view and its version, like origin_departures@2, got {self.successor!r}"
+            raise ValueError(msg)
+        if self.successor == self.ref:
+            msg = f"{what}: successor is the view itself; name the one to read instead"
+            raise ValueError(msg)
+        try:
+            if self.deprecated and not _DATE.fullmatch(self.deprecated):
+                raise ValueError(self.deprecated)
+            _ = self.deprecated_until
+        except (TypeError, ValueError):
+            msg = f"{what}: deprecated is the last day to read it, like 2026-12-31, got {self.deprecated!r}"
+            raise ValueError(msg) from None
 
     def _check_derived(self) -> None:
         """Check that formulas name features: aggregated ones, and derived ones that stand before them."""
@@ -155,6 +184,11 @@ class FeatureView:
     def ref(self) -> str:
         """The view with its version, like ``origin_delays@1``."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def deprecated_until(self) -> date | None:
+        """The last day that models should read it; None where it is not deprecated."""
+        return date.fromisoformat(self.deprecated) if self.deprecated else None
 
     @property
     def entity(self) -> Entity:

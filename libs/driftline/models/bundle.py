@@ -83,7 +83,8 @@ class Conversion(_Value):
 class BundleManifest(_Value):
     """What a bundle is: its columns in order, where it comes from, what it is worth, its files' hashes.
 
-    ``cause`` is None where a person trained it with ``driftline train``.
+    ``cause`` is None where a person trained it with ``driftline train``. ``deprecated`` says which of the views were so
+    when it was trained, until when, and what comes after them.
     """
 
     format: Literal[1] = 1
@@ -96,6 +97,7 @@ class BundleManifest(_Value):
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     views: tuple[str, ...]
+    deprecated: tuple[str, ...] = ()
     decision: Decision
     candidate: str
     estimator: str

@@ -54,6 +54,7 @@ def model_card(manifest: BundleManifest) -> str:
         f"({', '.join(f'`{name}`' for name in manifest.categorical) or 'none'}), from the feature views "
         f"{', '.join(f'`{view}`' for view in manifest.views) or 'none'}. `manifest.json` lists them in order.",
         "",
+        *(line for told in manifest.deprecated for line in (f"**Deprecated**: {told}.", "")),
         "## Make",
         "",
         f"Candidate `{manifest.candidate}`: {manifest.estimator}. The ONNX model equals the pipeline within "

@@ -23,6 +23,7 @@ from driftline.models.quality import moving_average, quality
 from driftline.models.screening import Bounds, Finding, screen_types
 from driftline.models.training_set import Rows, assemble, labelled_requests
 from driftline.project.declaration import ModelDeclaration, Project
+from driftline.project.deprecations import uses_of
 from driftline.project.history import load_history
 from driftline.project.modules import load_module
 from driftline.runtime.errors import ConfigurationError
@@ -128,6 +129,8 @@ def gather(
     ConfigurationError
         The project has no history, or both outcomes are not among the rows.
     """
+    for use in uses_of(model):
+        progress(str(use))
     progress("history")
     history = load_history(project, start, _day_after(until_us))
     requests = history.requests
@@ -244,6 +247,7 @@ def write_version(
         numeric=columns.numeric,
         categorical=columns.categorical,
         views=tuple(view.ref for view in model.views),
+        deprecated=tuple(map(str, uses_of(model))),
         decision=Decision(
             threshold=model.decision.threshold, above=model.decision.above, below=model.decision.below
         ),

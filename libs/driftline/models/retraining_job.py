@@ -43,6 +43,7 @@ from driftline.models.screening import ScreeningReport, screen
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project
+from driftline.project.deprecations import uses_of
 from driftline.runtime.clock import Clock, SystemClock, text_us
 from driftline.runtime.errors import ConfigurationError, DriftlineError
 
@@ -231,6 +232,7 @@ class RetrainingJob:
             cause=request.cause.value,
             environment=environment(),
             runs=tuple(runs),
+            deprecated=tuple(map(str, uses_of(declared_model(self._project, request.model)))),
         )
 
     def _facts(self, request: RetrainRequest, bundle: Bundle) -> list[ModelEvent]:

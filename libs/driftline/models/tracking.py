@@ -56,6 +56,8 @@ class TrainingRecord:
     cause: str
     environment: Mapping[str, str]
     runs: tuple[CandidateRun, ...]
+    #: What is to be said of the deprecated views that it reads.
+    deprecated: tuple[str, ...] = ()
 
 
 def tracking_uri(state: Path) -> str:
@@ -155,6 +157,8 @@ class Tracking:
             "driftline.code": code_version(),
             "driftline.chosen": str(run.chosen).lower(),
         }
+        if training.deprecated:
+            tags["driftline.deprecated_views"] = "; ".join(training.deprecated)
         made = known or client.create_run(experiment, tags=tags, run_name=f"{training.version} {run.name}")
         run_id = str(made.info.run_id)
         if known is None:

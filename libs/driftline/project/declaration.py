@@ -181,6 +181,8 @@ class Project:
     future_skew_us: int
     max_jump_us: int | None
     history_module: Path | None = None
+    #: Whether a model that reads a deprecated view after its last day is a mistake to `driftline check`.
+    refuse_past_deprecations: bool = False
 
     def views_of(self, event_type: str) -> Iterator[FeatureView]:
         """Yield the views that an event type feeds, in declared order."""

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from driftline.project.declaration import EventType, ModelDeclaration, Project
+from driftline.project.deprecations import deprecation_mistakes
 from driftline.project.event_types import load_event_type
 from driftline.project.mistakes import Mistake, ProjectError
 from driftline.project.model_building import (
@@ -106,7 +107,7 @@ def examine_project(folder: Path) -> Examination:
         if view.source.event_type not in broken:
             mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
     entities = {view.entity.name: view.entity for view in found.views.values()}
-    mistakes += entity_mistakes(features, found)
+    mistakes += [*entity_mistakes(features, found), *deprecation_mistakes(features, found)]
     known = KnownFeatures(entities=entities, views=found.views, lost=found.lost)
     models = _models(path, declared, raw, known, mistakes)
     mistakes += request_name_mistakes(path, models)
@@ -122,6 +123,7 @@ def examine_project(folder: Path) -> Examination:
         future_skew_us=parse_duration_us(declared.future_skew),
         max_jump_us=parse_duration_us(declared.max_jump) if declared.max_jump else None,
         history_module=folder / declared.history if declared.history else None,
+        refuse_past_deprecations=declared.refuse_past_deprecations,
     )
     return Examination(
         project=project,

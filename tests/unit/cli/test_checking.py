@@ -65,7 +65,7 @@ def test_mistakes_as_json(folder: Path) -> None:
     answer = json.loads(result.stdout)
     (mistake,) = answer.pop("mistakes")
     assert result.exit_code == EXIT_CONFIGURATION
-    assert answer == {"project": "market", "ok": False, "changes": [], "against": None}
+    assert answer == {"project": "market", "ok": False, "warnings": [], "changes": [], "against": None}
     assert (mistake["file"], mistake["line"]) == ("features.py", 21)
     assert "did you mean minutes?" in mistake["text"]
 
@@ -160,3 +160,55 @@ def test_a_version_that_is_not_there(folder: Path) -> None:
     result = terminal(folder, "features", "diff", "shop_visits@1", "shop_visits@2")
     assert result.returncode == EXIT_CONFIGURATION
     assert "there is no feature view shop_visits@2; there are shop_visits@1" in result.stderr
+
+
+def deprecate(folder: Path, day: str) -> None:
+    old = '"shop_sales",\n    version=1,'
+    spoil(folder, "features.py", old, f'{old} deprecated="{day}", successor="shop_visits@1",')
+
+
+def test_a_model_that_reads_a_deprecated_view_is_a_warning(folder: Path) -> None:
+    deprecate(folder, "2999-12-31")
+    result = driftline(folder, "check")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "driftline.yaml:17: warning: model 'returns' (owner someone@example.org): shop_sales@1 is deprecated, read it "
+        "until 2999-12-31 at most; its successor is shop_visits@1",
+        "market (2 event types, 2 views, 1 model): no mistakes, 1 warning",
+    ]
+    answer = json.loads(driftline(folder, "check", "--json").stdout)
+    assert answer["ok"] is True
+    (warning,) = answer["warnings"]
+    assert {
+        key: warning[key] for key in ("line", "model", "owner", "view", "deprecated", "successor", "past")
+    } == {
+        "line": 17,
+        "model": "returns",
+        "owner": "someone@example.org",
+        "view": "shop_sales@1",
+        "deprecated": "2999-12-31",
+        "successor": "shop_visits@1",
+        "past": False,
+    }
+
+
+def test_a_past_day_is_a_mistake_only_where_the_project_says_so(folder: Path) -> None:
+    deprecate(folder, "2020-12-31")
+    result = driftline(folder, "check")
+    assert (result.exit_code, "(that day is past)" in result.stdout) == (0, True)
+    spoil(folder, "driftline.yaml", "history:", "refuse_past_deprecations: true\nhistory:")
+    result = driftline(folder, "check", "--json")
+    assert result.exit_code == EXIT_CONFIGURATION
+    answer = json.loads(result.stdout)
+    assert (answer["ok"], answer["warnings"]) == (False, [])
+    (mistake,) = answer["mistakes"]
+    assert (mistake["line"], "read it until 2020-12-31" in mistake["text"]) == (18, True)
+
+
+def test_a_new_deprecation_is_a_change_that_breaks_nothing(folder: Path, before: Path) -> None:
+    deprecate(folder, "2999-12-31")
+    result = driftline(folder, "check", "--against", str(before), "--json")
+    assert result.exit_code == 0
+    (change,) = json.loads(result.stdout)["changes"]
+    assert (change["breaks"], change["views"], change["models"]) == (False, ["shop_sales@1"], ["returns"])
+    assert change["text"].startswith("feature view shop_sales@1 is deprecated, read it until 2999-12-31")

@@ -126,6 +126,26 @@ def test_a_request_says_from_when_on_to_learn(
     shutil.rmtree(models / "returns" / made.version)
 
 
+def test_a_training_says_which_of_its_views_are_deprecated(
+    project: Project, models: Path, tmp_path: Path
+) -> None:
+    model = project.models["returns"]
+    views = tuple(replace(view, deprecated="2026-12-31", successor="sales@2") for view in model.views)
+    going = replace(project, models={"returns": replace(model, views=views)})
+    tracking = Tracking(tracking_uri(tmp_path), tmp_path / "mlflow", project.name)
+    made, steps = ask(UNTIL, "s9"), []
+    RetrainingJob(going, models, tracking, clock=ManualClock(7), progress=steps.append).run(made)
+    line = "shop_sales@1 is deprecated, read it until 2026-12-31 at most; its successor is sales@2"
+    bundle = load_bundle(models / "returns" / made.version)
+    card = (bundle.path / "card.md").read_text()
+    shutil.rmtree(bundle.path)
+    assert line in steps
+    assert f"**Deprecated**: {line}." in card
+    assert bundle.manifest.deprecated == (line,)
+    runs = tracking._client().search_runs([tracking._experiment(tracking._client(), "returns")])
+    assert {run.data.tags.get("driftline.deprecated_views") for run in runs} == {line}
+
+
 def test_soon_after_the_champion_shadow_decides(
     project: Project, models: Path, tmp_path: Path, facts: list[ModelEvent]
 ) -> None:

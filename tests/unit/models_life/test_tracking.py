@@ -1,5 +1,6 @@
 """Runs and versions in a real MLflow store, each once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,18 @@ def test_a_training_is_recorded_once(tracking: Tracking, tmp_path: Path) -> None
     assert run.data.params == {"max_iter": "120"}
     assert run.data.tags["driftline.data_sha256"] == "ab" * 32
     assert run.data.tags["driftline.code"] == code_version()
+    assert "driftline.deprecated_views" not in run.data.tags
     assert run.info.status == "FINISHED"
     kept = {path.name for path in (tmp_path / "artifacts").rglob("*.json")}
     assert kept == {"calibration.json", "environment.json"}
     assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_deprecated_views_are_a_tag_of_every_run(tracking: Tracking) -> None:
+    deprecated = replace(training(), deprecated=("a@1 is deprecated", "b@2 is deprecated"))
+    for run_id in tracking.record(deprecated).values():
+        tags = tracking._client().get_run(run_id).data.tags
+        assert tags["driftline.deprecated_views"] == "a@1 is deprecated; b@2 is deprecated"
 
 
 def test_the_alias_follows_the_events(tracking: Tracking, tmp_path: Path) -> None:
