@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from driftline.features.event_columns import event_keys
 from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
-from driftline.features.matching import filtered_inputs, matches
+from driftline.features.matching import filtered_inputs, matches, spoken
 from driftline.project import EventType, Project
 from driftline.runtime import metrics
 from driftline.runtime.errors import BadMessageError
@@ -131,6 +131,9 @@ def _of_view(
     """Return entities, times and inputs of the events that a view is about."""
     view = layout.view
     entities = event_keys(view.source, events)
+    events, unmapped = spoken(view, events)
+    for name, number in unmapped.items():
+        metrics.UNMAPPED_CODES.labels(name, view.ref).inc(number)
     inputs = filtered_inputs(layout, events, inputs)
     if view.where is None:
         return entities, time_us, inputs

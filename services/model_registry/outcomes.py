@@ -77,11 +77,12 @@ class OutcomeFollower:
             _log.info("comparing", pairs=[f"{one.challenger} with {one.champion}" for one in compared])
 
     def _paired(self, pair: Pair) -> PairedOutcomes:
-        label = self._project.models[pair.model].label
+        model = self._project.models[pair.model]
+        label = model.label
         if label is None:
             raise BundleError(f"model {pair.model!r} declares no label, so nothing comes back to compare on")
         first, second = (
-            Scorer(load_bundle(self._models_dir / pair.model / version))
+            Scorer(load_bundle(self._models_dir / pair.model / version), model.coded_inputs)
             for version in (pair.champion, pair.challenger)
         )
         paired = PairedOutcomes(pair, first, second, horizon_us=label.horizon_us)

@@ -144,7 +144,7 @@ class ProfilerPipeline:
         times = micros(rows.column("label_known_at" if outcomes else fields.EVENT_TIME))
         self._advance(partition, name, times)
         found = (
-            profiled_outcomes(rows, model, version, reference.references)
+            profiled_outcomes(rows, model, version, reference)
             if outcomes
             else profiled_predictions(rows, model, version, reference)
         )

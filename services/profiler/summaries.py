@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftline.contracts import prediction_fields as fields
+from driftline.features.code_lists import read_codes
 from driftline.features.event_columns import micros
 from driftline.models.model_reference import (
     EVERYTHING,
@@ -53,6 +54,7 @@ def profiled_predictions(
     table: pa.RecordBatch, model: ModelDeclaration, version: str, reference: ModelReference
 ) -> Iterator[tuple[Key, Profile]]:
     """Yield profiles of answered predictions of one model version."""
+    table = _spoken(table, model, reference)
     windows = _windows(micros(table.column(fields.EVENT_TIME)), model.monitor.window_us)
     whole = reference.whole
     columns = {name: numeric_values(table.column(name)) for name in whole.numeric_names}
@@ -74,7 +76,7 @@ def profiled_predictions(
 
 
 def profiled_outcomes(
-    table: pa.RecordBatch, model: ModelDeclaration, version: str, segments: Mapping[str, object]
+    table: pa.RecordBatch, model: ModelDeclaration, version: str, reference: ModelReference
 ) -> Iterator[tuple[Key, OutcomeProfile]]:
     """Yield profiles of outcomes of one model version: those that have a label, each prediction once.
 
@@ -84,14 +86,14 @@ def profiled_outcomes(
     kinds = table.column("kind").to_pylist()
     labels = numeric_values(table.column("label"))
     counted = np.array([kind != "CORRECTED" for kind in kinds]) & ~np.isnan(labels)
-    table, labels = table.filter(pa.array(counted)), labels[counted]
+    table, labels = _spoken(table.filter(pa.array(counted)), model, reference), labels[counted]
     windows = _windows(micros(table.column("label_known_at")), model.monitor.window_us)
     score = numeric_values(table.column(fields.SCORE))
     value = numeric_values(table.column("value"))
     baselines = {}
     if model.baseline is not None:
         baselines["moving_average"] = np.clip(numeric_values(table.column(model.baseline)), _CLIP, 1 - _CLIP)
-    for segment, window, rows in _parts(table, model, windows, segments):
+    for segment, window, rows in _parts(table, model, windows, reference.references):
         yield (
             Key(model.name, version, OUTCOMES, segment, window),
             OutcomeProfile.of(
@@ -115,6 +117,14 @@ def by_version(table: pa.RecordBatch) -> Iterator[tuple[str, str, pa.RecordBatch
     for model, version in dict.fromkeys(pairs):
         mine = [pair == (model, version) for pair in pairs]
         yield model, version, scored if all(mine) else scored.filter(pa.array(mine))
+
+
+def _spoken(table: pa.RecordBatch, model: ModelDeclaration, reference: ModelReference) -> pa.RecordBatch:
+    """Return rows with the codes of their inputs in the versions that the reference knows."""
+    if not model.coded_inputs:
+        return table
+    times_us = micros(table.column(fields.EVENT_TIME))
+    return read_codes(table, times_us, model.coded_inputs, reference.codes)[0]
 
 
 def _windows(times_us: NDArray[np.int64], width_us: int) -> NDArray[np.int64]:

@@ -104,7 +104,8 @@ def replay(
     with ExitStack() as stack:
         tell: Tell = stack.enter_context(console.status("Reading the log")).update
         desk = stack.enter_context(_desk(loaded, project, source, features, archive, environment, tell))
-        bundles = Bundles(models, registered_hashes(_facts(desk, source)))
+        codes = {one.name: one.coded_inputs for one in loaded.models.values()}
+        bundles = Bundles(models, registered_hashes(_facts(desk, source)), codes)
         if name is not None and version is not None:
             bundles.find(name, version)
         rules = {one.name: one.decision for one in loaded.models.values()}

@@ -9,6 +9,7 @@ from datetime import date
 from enum import StrEnum
 
 from driftline.features.aggregations import Feature, all_of
+from driftline.features.code_lists import CodedField
 from driftline.features.conditions import Condition
 from driftline.features.derivations import Derived
 from driftline.features.names import check_name
@@ -74,6 +75,8 @@ class Source:
     event_time: str
     entity_field: str = ""
     entity_fields: Sequence[str] = ()
+    #: Fields whose values are of code lists; set from ``driftline.yaml``.
+    codes: tuple[CodedField, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("event type", self.event_type)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from driftline.features.aggregations import Feature
 from driftline.features.declarations import FeatureView, OnStale
 from driftline.features.derivations import Derived, plain_number
+from driftline.features.layout import coded_fields
 from driftline.features.rings import derive_rings
 from driftline.runtime.durations import format_duration
 from driftline.runtime.errors import ConfigurationError
@@ -23,6 +24,7 @@ class Aspect(StrEnum):
     ENTITY_FIELD = "entity field"
     CONDITION = "condition"
     EVENT_TIME = "event time"
+    CODES = "code lists"
     WINDOWS = "windows"
     HALF_LIVES = "half-lives"
     AGGREGATIONS = "aggregations"
@@ -128,12 +130,21 @@ def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
     yield Aspect.ENTITY_FIELD, ", ".join(source.entity_fields)
     yield Aspect.CONDITION, "none" if view.where is None else str(view.where)
     yield Aspect.EVENT_TIME, source.event_time
+    yield Aspect.CODES, _codes(view)
     yield Aspect.WINDOWS, _times(feature.window_us for feature in view.aggregated)
     yield Aspect.HALF_LIVES, _times(feature.half_life_us for feature in view.aggregated)
     yield Aspect.AGGREGATIONS, ", ".join(sorted({feature.aggregate for feature in view.aggregated}))
     yield Aspect.TILES, _tiles(view)
     yield Aspect.TTL, "none" if view.ttl_us is None else format_duration(view.ttl_us)
     yield Aspect.ON_STALE, OnStale(view.on_stale).value
+
+
+def _codes(view: FeatureView) -> str:
+    """Return the versions of code lists that a view reads, beyond the first: that one needs no declaration."""
+    later = [one for one in coded_fields(view) if one.codes.reads > 1]
+    return (
+        ", ".join(f"{one.field} in version {one.codes.reads} of {one.codes.name}" for one in later) or "none"
+    )
 
 
 def _times(times_us: Iterable[int | None]) -> str:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.features.aggregations import UNWINDOWED, Aggregate, Feature
+from driftline.features.code_lists import CodedField
 from driftline.features.conditions import Condition
 from driftline.features.declarations import FeatureView
 from driftline.features.derivations import Derived, Expression
@@ -253,6 +254,14 @@ def _blank(dtype: np.dtype[np.void], fingerprint: int, neutral: tuple[NDArray[np
     return blank
 
 
+def coded_fields(view: FeatureView) -> tuple[CodedField, ...]:
+    """Return the coded fields that a view's conditions and categorical features read."""
+    conditions = (view.where, *(feature.condition for feature in view.aggregated))
+    read = {field for condition in conditions if condition is not None for field in condition.fields}
+    read |= {feature.field for feature in view.aggregated if feature.reads_text}
+    return tuple(one for one in view.source.codes if one.field in read)
+
+
 def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> int:
     """Return a checksum of everything that the bytes of a row depend on (not of names, defaults or formulas)."""
     source = view.source
@@ -260,6 +269,9 @@ def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, .
     parts += [] if view.where is None else [f"where {view.where}"]
     parts += [f"{ring.width_us}x{ring.slots} {' '.join(ring.totals)}" for ring in rings]
     parts.append(" ".join(lasts))
+    parts += [
+        f"{one.field} in version {one.codes.reads}" for one in coded_fields(view) if one.codes.reads > 1
+    ]
     return zlib.crc32("\n".join(parts).encode())
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftline.features.code_lists import read_codes
 from driftline.features.conditions import (
     Among,
     Both,
@@ -24,8 +25,9 @@ from driftline.features.conditions import (
     Present,
     Truth,
 )
-from driftline.features.event_columns import float_inputs, one_array
-from driftline.features.layout import MadeInput, ViewLayout
+from driftline.features.declarations import FeatureView
+from driftline.features.event_columns import float_inputs, micros, one_array
+from driftline.features.layout import MadeInput, ViewLayout, coded_fields
 from driftline.features.text_codes import category_places, hash_codes
 
 Floats = NDArray[np.float64]
@@ -55,6 +57,14 @@ def matches(condition: Condition, events: Events) -> NDArray[np.bool_]:
     """
     found: NDArray[np.bool_] = _truth(condition, events).fill_null(False).to_numpy(zero_copy_only=False)
     return found
+
+
+def spoken(view: FeatureView, events: Events) -> tuple[Events, dict[str, int]]:
+    """Return events with the codes that a view reads in its version, and how many codes of each list had none there."""
+    coded = coded_fields(view)
+    if not coded:
+        return events, {}
+    return read_codes(events, micros(events.column(view.source.event_time)), coded)
 
 
 def layout_inputs(layout: ViewLayout, events: Events) -> dict[str, Floats]:

@@ -26,7 +26,7 @@ from driftline.features.event_columns import event_keys, micros, one_array
 from driftline.features.history import History
 from driftline.features.history_totals import fill_totals
 from driftline.features.layout import ViewLayout
-from driftline.features.matching import layout_inputs, matches
+from driftline.features.matching import layout_inputs, matches, spoken
 from driftline.features.read import ViewValues, finalize
 
 Ints = NDArray[np.int64]
@@ -97,6 +97,7 @@ def _history(
     row_entity = pc.index_in(asked, numbered).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     if isinstance(events, pa.RecordBatch):
         events = pa.Table.from_batches([events])
+    events, _ = spoken(layout.view, events)
     known_column = known_at or source.event_time
     conditions = [item.condition for item in layout.made if item.condition is not None]
     asked_of = {name for condition in conditions for name in condition.fields}

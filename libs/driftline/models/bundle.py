@@ -84,7 +84,8 @@ class BundleManifest(_Value):
     """What a bundle is: its columns in order, where it comes from, what it is worth, its files' hashes.
 
     ``cause`` is None where a person trained it with ``driftline train``. ``deprecated`` says which of the views were so
-    when it was trained, until when, and what comes after them.
+    when it was trained, until when, and what comes after them. ``codes`` says for each input
+    of a code list which version the model knows; the first where it is not there.
     """
 
     format: Literal[1] = 1
@@ -98,6 +99,7 @@ class BundleManifest(_Value):
     categorical: tuple[str, ...]
     views: tuple[str, ...]
     deprecated: tuple[str, ...] = ()
+    codes: dict[str, int] = {}
     decision: Decision
     candidate: str
     estimator: str

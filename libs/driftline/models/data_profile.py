@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from driftline.features.code_lists import CodedField, CodeList
 from driftline.models.training_set import Rows
 
 #: The profile in a bundle, for the next training to be screened against.
@@ -65,6 +67,16 @@ class DataProfile(BaseModel):
         """Return it as a bundle carries it."""
         return (self.model_dump_json() + "\n").encode()
 
+    def spoken(self, coded: Iterable[CodedField], versions: Mapping[str, int]) -> "DataProfile":
+        """Return it with its codes in the versions that lists read; ``versions`` says by column in which they are."""
+        categorical = dict(self.categorical)
+        for one in coded:
+            if one.field in categorical:
+                kept = categorical[one.field]
+                counts = _spoken(kept.counts, one.codes, versions.get(one.field, 1))
+                categorical[one.field] = kept.model_copy(update={"counts": counts})
+        return self.model_copy(update={"categorical": categorical})
+
     @classmethod
     def from_bytes(cls, content: bytes) -> "DataProfile":
         """Return what ``to_bytes`` wrote."""
@@ -115,3 +127,13 @@ def category_profile(values: Sequence[str | None]) -> CategoryProfile:
 def counted(values: Sequence[str | None]) -> Counter[str]:
     """Count the values that are there."""
     return Counter(value for value in values if value is not None)
+
+
+def _spoken(counts: Mapping[str, int], codes: CodeList, written: int) -> dict[str, int]:
+    texts = codes.between(
+        pa.array(list(counts), pa.string()), np.full(len(counts), written), codes.reads
+    ).texts
+    found: Counter[str] = Counter()
+    for code, number in zip(texts.to_pylist(), counts.values(), strict=True):
+        found[code] += number
+    return dict(found)

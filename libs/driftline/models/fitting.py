@@ -248,6 +248,7 @@ def write_version(
         categorical=columns.categorical,
         views=tuple(view.ref for view in model.views),
         deprecated=tuple(map(str, uses_of(model))),
+        codes={one.field: one.codes.reads for one in model.coded_inputs},
         decision=Decision(
             threshold=model.decision.threshold, above=model.decision.above, below=model.decision.below
         ),

@@ -11,7 +11,7 @@ import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class ModelReference:
 
     references: Mapping[str, Reference]
     thresholds: Thresholds
+    #: Which version of a code list an input's categories are of; the first where it is not there.
+    codes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def whole(self) -> Reference:
@@ -83,6 +85,7 @@ class ModelReference:
         content = {
             "references": {name: one.as_json() for name, one in self.references.items()},
             "thresholds": self.thresholds.as_json(),
+            **({"codes": dict(self.codes)} if self.codes else {}),
         }
         return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
 
@@ -93,6 +96,7 @@ class ModelReference:
         return cls(
             references={name: Reference.from_json(one) for name, one in content["references"].items()},
             thresholds=Thresholds.from_json(content["thresholds"]),
+            codes=content.get("codes", {}),
         )
 
 
@@ -149,4 +153,5 @@ def build_model_reference(
             rows = np.flatnonzero(texts == value)
             references[f"{name}={value}"] = reference(rows, _SEGMENT_REFERENCE_SAMPLE)
     thresholds = calibrate(references[EVERYTHING], _SIZES, sample_rows=SAMPLE_ROWS, replicates=_REPLICATES)
-    return ModelReference(references=references, thresholds=thresholds)
+    codes = {one.field: one.codes.reads for one in model.coded_inputs}
+    return ModelReference(references=references, thresholds=thresholds, codes=codes)

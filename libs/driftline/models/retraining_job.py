@@ -11,13 +11,14 @@ again after a crash makes the same version: before the bundle is written it star
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftline.models.bundle import Bundle, BundleManifest, Quality, load_active, load_bundle
@@ -170,6 +171,8 @@ class RetrainingJob:
         self, model: ModelDeclaration, gathered: Gathered, champion: Bundle | None
     ) -> ScreeningReport:
         before = data_profile(champion) if champion is not None else None
+        if champion is not None and before is not None:
+            before = before.spoken(model.coded_inputs, champion.manifest.codes)
         return screen(
             gathered.rows,
             model.numeric_columns,
@@ -188,7 +191,7 @@ class RetrainingJob:
         held_back = HeldBack(as_of_us=rows.as_of_us, labels=rows.labels, scores=judged.scores)
         scores = until = None
         if champion is not None:
-            scores = champion_scores(champion, rows, model.numeric_columns)
+            scores = champion_scores(champion, rows, model)
             until = text_us(champion.manifest.training.end)
         rule = model.promotion
         against_champion = champion_gate(
@@ -282,14 +285,21 @@ def _start(request: RetrainRequest, model: ModelDeclaration, champion: Bundle | 
     return moment(text_us(champion.manifest.training.start)).date() if champion else _EVER
 
 
-def champion_scores(champion: Bundle, rows: Rows, numeric_names: Sequence[str]) -> NDArray[np.float64] | None:
+def champion_scores(champion: Bundle, rows: Rows, model: ModelDeclaration) -> NDArray[np.float64] | None:
     """Return the champion's scores of rows; None where it needs columns that are not there."""
     manifest = champion.manifest
-    names = {name: at for at, name in enumerate(numeric_names)}
+    names = {name: at for at, name in enumerate(model.numeric_columns)}
     if not set(manifest.numeric) <= set(names) or not set(manifest.categorical) <= set(rows.categorical):
         return None
     numeric = rows.numeric[:, [names[name] for name in manifest.numeric]]
-    return Scorer(champion).score(numeric, {name: rows.categorical[name] for name in manifest.categorical})
+    categorical = {name: rows.categorical[name] for name in manifest.categorical}
+    for one in model.coded_inputs:
+        if one.field in categorical:
+            written = np.full(len(rows), one.codes.reads)
+            texts = pa.array(categorical[one.field], pa.string())
+            known = one.codes.between(texts, written, manifest.codes.get(one.field, 1))
+            categorical[one.field] = known.texts.to_pylist()
+    return Scorer(champion).score(numeric, categorical)
 
 
 def data_profile(bundle: Bundle) -> DataProfile | None:

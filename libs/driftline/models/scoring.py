@@ -1,11 +1,15 @@
 """Score rows with a bundle: the same row gives the same bits, alone or among ten thousand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from driftline.contracts.prediction_fields import EVENT_TIME
+from driftline.features.code_lists import CodedField, read_codes
+from driftline.features.event_columns import micros
 from driftline.models.bundle import Bundle, BundleError, BundleManifest
 
 #: Names of the ONNX model's inputs and of the output that is read.
@@ -22,10 +26,13 @@ class Scorer:
 
     One thread and no spinning: rows are scored in batches, and the cores belong to other processes too.
     One thread also fixes the order of the additions, so that a batch's size never changes a bit.
+
+    ``codes`` are the inputs of code lists: what the model is given of them is in the version that it learned from.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, codes: Iterable[CodedField] = ()) -> None:
         self.manifest: BundleManifest = bundle.manifest
+        self._codes = [one for one in codes if one.field in bundle.manifest.categorical]
         try:
             self._session = open_session(bundle.model)
         except Exception as error:  # ONNX Runtime raises bare exceptions of a dozen private types
@@ -58,6 +65,19 @@ class Scorer:
         if CATEGORICAL_INPUT in self._inputs:
             feed[CATEGORICAL_INPUT] = category_matrix(self.manifest.categorical, categorical, rows)
         return run(self._session, feed)
+
+    def categories(
+        self, rows: pa.RecordBatch | pa.Table
+    ) -> tuple[dict[str, list[str | None]], dict[str, int]]:
+        """Return the categories of requests as the model knows them, and how many codes of each list it does not know.
+
+        ``rows`` have ``event_time`` and a column for each of ``manifest.categorical``.
+        """
+        unmapped: dict[str, int] = {}
+        if self._codes:
+            times_us = micros(rows.column(EVENT_TIME))
+            rows, unmapped = read_codes(rows, times_us, self._codes, self.manifest.codes)
+        return {name: rows.column(name).to_pylist() for name in self.manifest.categorical}, unmapped
 
     def _checked_inputs(self, bundle: Bundle) -> frozenset[str]:
         widths = {

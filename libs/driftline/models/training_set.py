@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftline.features.code_lists import read_codes
 from driftline.features.declarations import FeatureView
 from driftline.features.event_columns import request_keys
 from driftline.features.point_in_time import as_of_join
@@ -79,6 +80,7 @@ def assemble(
 ) -> Rows:
     """Read the model's features point-in-time for labelled requests, and return the rows."""
     as_of_us = _times(requests, "event_time")
+    spoken, _ = read_codes(requests, as_of_us, model.coded_inputs)
 
     def block(view: FeatureView) -> NDArray[np.float32]:
         values = as_of_join(
@@ -99,7 +101,7 @@ def assemble(
             blocks.append(values)
     return Rows(
         numeric=np.ascontiguousarray(np.concatenate(blocks, axis=1)),
-        categorical={name: requests[name].to_pylist() for name in model.categorical_columns},
+        categorical={name: spoken[name].to_pylist() for name in model.categorical_columns},
         labels=requests[LABEL].combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_),
         as_of_us=as_of_us,
         label_known_us=_times(requests, LABEL_KNOWN_AT),

@@ -192,7 +192,7 @@ def versions(
 ) -> list[dict[str, Any]]:
     """Return per version that served how it did, and how the first version would have done on the same outcomes."""
     labelled = with_label(outcomes)
-    scorer = Scorer(load_bundle(models / model.name / first_version))
+    scorer = Scorer(load_bundle(models / model.name / first_version), model.coded_inputs)
     found = []
     for version in dict.fromkeys(labelled[fields.MODEL_VERSION].to_pylist()):
         rows = labelled.filter(pc.equal(labelled[fields.MODEL_VERSION], version))

@@ -150,7 +150,7 @@ def tell_year(
     labels = labelled["label"].to_numpy()
     progress("scoring with the first version")
     losses = {
-        "static": log_losses(labels, score_logged(Scorer(first), labelled)),
+        "static": log_losses(labels, score_logged(Scorer(first, model.coded_inputs), labelled)),
         "served": labelled["log_loss"].to_numpy(),
         "plain": log_losses(
             labels,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.features import Entity, FeatureView
+from driftline.features.code_lists import CodedField, CodeList
 from driftline.project.life_rules import PromotionRule, RetrainRule
 
 
@@ -43,6 +44,8 @@ class InputField:
     description: str = ""
     #: An identifier is logged, and labels may name it; it is no column of the model.
     identifier: bool = False
+    #: The code list that its values are of.
+    codes: CodeList | None = None
 
 
 class Never(StrEnum):
@@ -159,6 +162,11 @@ class ModelDeclaration:
         """Entities' keys (each part of a composite one's), then string inputs that are no identifiers."""
         own = tuple(one.name for one in self.inputs if one.type is InputType.STRING and not one.identifier)
         return self.entity_keys + own
+
+    @property
+    def coded_inputs(self) -> tuple[CodedField, ...]:
+        """The inputs whose values are of code lists."""
+        return tuple(CodedField(field=one.name, codes=one.codes) for one in self.inputs if one.codes)
 
     @property
     def entity_keys(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from driftline.project.code_lists import code_list_mistakes, with_codes
 from driftline.project.declaration import EventType, ModelDeclaration, Project
 from driftline.project.deprecations import deprecation_mistakes
 from driftline.project.event_types import load_event_type
@@ -108,8 +109,10 @@ def examine_project(folder: Path) -> Examination:
             mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
     entities = {view.entity.name: view.entity for view in found.views.values()}
     mistakes += [*entity_mistakes(features, found), *deprecation_mistakes(features, found)]
-    known = KnownFeatures(entities=entities, views=found.views, lost=found.lost)
+    views = with_codes(found.views, declared.code_lists)
+    known = KnownFeatures(entities=entities, views=views, lost=found.lost)
     models = _models(path, declared, raw, known, mistakes)
+    mistakes += code_list_mistakes(path, declared.code_lists, event_types, frozenset(broken), views, models)
     mistakes += request_name_mistakes(path, models)
     project = Project(
         name=declared.name,
@@ -118,7 +121,7 @@ def examine_project(folder: Path) -> Examination:
         folder=folder,
         event_types=event_types,
         entities=entities,
-        views=found.views,
+        views=views,
         models=models,
         future_skew_us=parse_duration_us(declared.future_skew),
         max_jump_us=parse_duration_us(declared.max_jump) if declared.max_jump else None,
@@ -213,7 +216,7 @@ def _models(
 ) -> dict[str, ModelDeclaration]:
     found: dict[str, ModelDeclaration] = {}
     for name, spec in declared.models.items():
-        model = build_model(path, name, spec, declared.owner, known)
+        model = build_model(path, name, spec, declared.owner, known, declared.code_lists)
         named = {"entities": spec.entities, "views": spec.views}
         mistakes += [*named_mistakes(path, name, named, known), *model_mistakes(path, model, spec)]
         found[name] = model

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftline.features import Entity, FeatureView
+from driftline.project.code_lists import codes_of_input
 from driftline.project.declaration import (
     DecisionRule,
     InputField,
@@ -15,7 +16,7 @@ from driftline.project.declaration import (
     Payoff,
 )
 from driftline.project.mistakes import Mistake, meant
-from driftline.project.sections import LabelSection, ModelSection, MonitorSection
+from driftline.project.sections import CodeListSection, LabelSection, ModelSection, MonitorSection
 from driftline.runtime.durations import parse_duration_us
 
 #: Fields that every prediction record has, so that no entity or input may have their names.
@@ -92,7 +93,12 @@ def named_mistakes(
 
 
 def build_model(
-    path: Path, name: str, spec: ModelSection, owner: str, known: KnownFeatures
+    path: Path,
+    name: str,
+    spec: ModelSection,
+    owner: str,
+    known: KnownFeatures,
+    code_lists: Mapping[str, CodeListSection],
 ) -> ModelDeclaration:
     """Return a model's declaration, without the entities and views that there are none of."""
     return ModelDeclaration(
@@ -103,7 +109,11 @@ def build_model(
         views=tuple(known.views[item] for item in spec.views if item in known.views),
         inputs=tuple(
             InputField(
-                name=field, type=given.type, description=given.description, identifier=given.identifier
+                name=field,
+                type=given.type,
+                description=given.description,
+                identifier=given.identifier,
+                codes=codes_of_input(field, code_lists),
             )
             for field, given in spec.inputs.items()
         ),

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from driftline.alerts.rules import AlertRules
 from driftline.project.declaration import InputType, Never
@@ -92,6 +92,24 @@ class ModelSection(_Strict):
     retrain: RetrainSection = RetrainSection()
 
 
+class CodeVersionSection(_Strict):
+    """``code_lists.<name>.versions[]``: from when on it is written, and what became of the codes before."""
+
+    version: int
+    since: AwareDatetime
+    from_: dict[str, str] = Field(alias="from")
+    back: dict[str, str] = {}
+
+
+class CodeListSection(_Strict):
+    """``code_lists.<name>``."""
+
+    events: dict[str, list[str]] = {}
+    inputs: list[str] = []
+    reads: int = Field(default=1, ge=1)
+    versions: list[CodeVersionSection] = Field(min_length=1)
+
+
 class ProjectFile(_Strict):
     """All of ``driftline.yaml``."""
 
@@ -106,3 +124,4 @@ class ProjectFile(_Strict):
     alerts: AlertRules = Field(default_factory=AlertRules)
     events: dict[_Name, EventTypeSection]
     models: dict[_Name, ModelSection] = {}
+    code_lists: dict[_Name, CodeListSection] = {}

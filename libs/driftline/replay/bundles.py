@@ -1,13 +1,14 @@
 """The model versions that a replay scores with, each loaded once, and only where every hash is right."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from driftline.features.code_lists import CodedField
 from driftline.models.bundle import BundleError, active_version, load_active, load_version, versions
 from driftline.models.model_event import Kind, evidence_of
 from driftline.models.scoring import Scorer
@@ -36,11 +37,19 @@ class Bundles:
     registered
         The manifests' hashes as versions were registered, by model and version: a bundle that was replaced as a
         whole, manifest and all, is found out by them.
+    codes
+        The inputs of code lists, by model.
     """
 
-    def __init__(self, models: Path, registered: Mapping[tuple[str, str], str] | None = None) -> None:
+    def __init__(
+        self,
+        models: Path,
+        registered: Mapping[tuple[str, str], str] | None = None,
+        codes: Mapping[str, Sequence[CodedField]] | None = None,
+    ) -> None:
         self._folder = models
         self._registered = dict(registered or {})
+        self._codes = dict(codes or {})
         self._ready: OrderedDict[tuple[str, str], Scorer] = OrderedDict()
         self._broken: dict[tuple[str, str], str] = {}
         self.verified: dict[str, Verified] = {}
@@ -77,7 +86,7 @@ class Bundles:
         self.verified[bundle.manifest.ref] = Verified(
             sha256=bundle.sha256, against="its own manifest" if sha256 is None else against
         )
-        return Scorer(bundle)
+        return Scorer(bundle, self._codes.get(model, ()))
 
     def _remedy(self, model: str) -> str:
         there = ", ".join(versions(self._folder, model)) or "none"

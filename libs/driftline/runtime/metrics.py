@@ -36,6 +36,11 @@ EVENTS_DUPLICATE = Counter(
 EVENTS_TOO_LATE = Counter(
     "driftline_events_too_late", "Events older than every window that a view keeps.", ["view"]
 )
+UNMAPPED_CODES = Counter(
+    "driftline_unmapped_codes",
+    "Values of a code list without a counterpart in the version that a view or a model reads.",
+    ["code_list", "reader"],
+)
 STORE_OWNERSHIP_LOST = Counter(
     "driftline_store_ownership_lost", "Partitions that another process took over.", ["topic"]
 )

@@ -196,7 +196,9 @@ class PredictionEngine:
             numeric[:, position] = (
                 taken.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[rows]
             )
-        categorical = {name: taken.column(name).to_pylist() for name in manifest.categorical}
+        categorical, unmapped = loaded.scorer.categories(taken)
+        for name, number in unmapped.items():
+            metrics.UNMAPPED_CODES.labels(name, manifest.ref).inc(number)
         try:
             with metrics.SCORE_SECONDS.labels(manifest.model).time():
                 scores = loaded.scorer.score(numeric, categorical)

@@ -75,7 +75,7 @@ class ModelRack:
             bundle = load_active(self._folder, name)
             if bundle is None:
                 return
-            scorer = Scorer(bundle)
+            scorer = Scorer(bundle, declaration.coded_inputs)
             self._check(declaration, scorer)
             _warm_up(scorer)
         except BundleError as error:

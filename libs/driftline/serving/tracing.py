@@ -26,7 +26,7 @@ from driftline.contracts.wire import split
 from driftline.features import FeatureView
 from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import event_keys
-from driftline.features.matching import matches
+from driftline.features.matching import matches, spoken
 from driftline.features.point_in_time import as_of_join
 from driftline.project import EventType, Project
 from driftline.runtime.errors import BadMessageError, RefusedError
@@ -240,7 +240,7 @@ def _trace_view(
     event_type = project.event_types[view.source.event_type]
     own = found.table.filter(pc.equal(event_keys(view.source, found.table), pa.scalar(key)))
     if view.where is not None:
-        own = own.filter(pa.array(matches(view.where, own)))
+        own = own.filter(pa.array(matches(view.where, spoken(view, own)[0])))
     times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
     inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
     shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]

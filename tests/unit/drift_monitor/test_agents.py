@@ -97,7 +97,7 @@ def profiles(
         )
         both = (
             (PREDICTIONS, profiled_predictions(batch, model, "1", reference)),
-            (OUTCOMES, profiled_outcomes(batch, model, "1", reference.references)),
+            (OUTCOMES, profiled_outcomes(batch, model, "1", reference)),
         )
         predictions, outcomes = (
             [record(kind, key.window, key.segment, one) for key, one in found] for kind, found in both

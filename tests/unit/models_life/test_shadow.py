@@ -44,6 +44,7 @@ class Swapped:
     def __init__(self, scorer: Scorer) -> None:
         self.manifest = scorer.manifest
         self._scorer = scorer
+        self.categories = scorer.categories
 
     def score(self, numeric: np.ndarray, categorical: dict[str, list[str | None]]) -> np.ndarray:  # type: ignore[type-arg]
         return 1 - self._scorer.score(numeric, categorical)

@@ -77,7 +77,7 @@ def test_accuracy_of_a_window_equals_scikit_learn(model: ModelDeclaration, refer
         label_known_at=pa.array(np.zeros(800, np.int64), pa.timestamp("us")),
         value=pa.array(np.ones(800)),
     )
-    found = dict(profiled_outcomes(batch, model, "1", reference.references))
+    found = dict(profiled_outcomes(batch, model, "1", reference))
     counted = ~np.isnan(labels) & (kinds != "CORRECTED")
     for segment in (EVERYTHING, "site=west"):
         (accuracy,) = [profile.accuracy() for key, profile in found.items() if key.segment == segment]
