@@ -81,7 +81,8 @@ def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int, *, sha256
     until = text_us(manifest.training.end)
     reason = "trained and activated by a person (`driftline train`)"
     metrics = {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()}
-    evidence = {"sha256": sha256, "metrics": metrics}
+    views = {"views": list(manifest.views), "deprecated": list(manifest.deprecated)}
+    evidence = {"sha256": sha256, "metrics": metrics, **views}
     for kind in (Kind.REGISTERED, Kind.VALIDATED, Kind.PROMOTED):
         facts.add(
             kind, manifest.version, until, reason, because=("adopted",), evidence=evidence, until_us=until

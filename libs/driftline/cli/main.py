@@ -46,6 +46,7 @@ ENTRIES = (
     ),
     Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),
     Entry("alerts", "alerts:app", "What is wrong, who was told, and who takes care of it.", group=True),
+    Entry("activity", "activity:activity", "Tell what happened: views, models, drift, retrains, alerts."),
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),
     Entry("training-set", "archive:training_sets", "Build, list and pull named training sets.", group=True),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),

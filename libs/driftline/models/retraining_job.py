@@ -336,6 +336,8 @@ def _told(bundle: Bundle) -> dict[str, Any]:
         "metrics": {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()},
         "training": manifest.training.model_dump(mode="json"),
         "conversion": manifest.conversion.model_dump(mode="json"),
+        "views": list(manifest.views),
+        "deprecated": list(manifest.deprecated),
     }
 
 
