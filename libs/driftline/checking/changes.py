@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from driftline.checking.code_list_changes import code_list_changes
 from driftline.checking.places import located
 from driftline.checking.project_check import GENERATED
 from driftline.checking.schema_fields import ALIKE, field_named, fields_of, likely_name, way_to_field
@@ -30,6 +31,7 @@ class ChangeKind(StrEnum):
     FIELD = "field"
     SCHEMA = "schema"
     VIEW = "view"
+    CODE_LIST = "code list"
     MODEL = "model"
 
 
@@ -84,6 +86,7 @@ def project_changes(old: Examination, new: Examination) -> tuple[Change, ...]:
         *_project_changes(pair),
         *_event_changes(pair),
         *_view_changes(pair),
+        *_code_list_changes(pair),
         *_model_changes(pair),
     ]
     placed = [replace(change, place=located(change.place)) for change in found]
@@ -241,6 +244,12 @@ def _deprecation(pair: _Pair, view: FeatureView) -> Change:
     text = f"feature view {view.ref} is deprecated, read it until {view.deprecated} at most; {after}"
     place = pair.in_features(text, pair.new.variables[view.name], view.deprecated)
     return Change(kind=ChangeKind.VIEW, breaks=False, place=place, views=(view.ref,), models=models)
+
+
+def _code_list_changes(pair: _Pair) -> Iterator[Change]:
+    for one in code_list_changes(pair.before, pair.after):
+        place = pair.in_file(one.text, "code_lists", one.name)
+        yield Change(kind=ChangeKind.CODE_LIST, breaks=False, place=place, views=one.views, models=one.models)
 
 
 def _needs_version(old: FeatureView, new: FeatureView) -> bool:

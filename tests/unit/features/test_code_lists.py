@@ -147,6 +147,14 @@ def test_codes_go_through_the_versions_between(written: int, read: int, code: st
     assert translated.unmapped == ("@" in found)
 
 
+def test_enums_are_translated_like_texts() -> None:
+    """An enum comes as a dictionary of its symbols."""
+    codes: list[str | None] = ["A", None, "C"] * 20
+    texts = table(renumbered(codes))
+    enums = texts.set_column(2, "class", texts.column("class").dictionary_encode())
+    assert served(view(CODES, "A", "B", "C"), enums) == served(view(None, "A", "B", "C"), table(codes))
+
+
 def test_merged_codes_are_read_back_as_declared() -> None:
     merged = CodeList(name="merged", versions=(version(2, 0, {"a": "x", "b": "x"}, x="b"),))
     assert merged.translate(pa.array(["x"]), np.array([5])).texts.to_pylist() == ["b"]
