@@ -9,9 +9,15 @@ from fastapi import FastAPI
 
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
-from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.project_schemas import (
+    platform_schema,
+    prediction_request_schema,
+    prediction_schema,
+)
 from driftline.contracts.registry import SchemaRegistry
+from driftline.contracts.topics import MODEL_EVENTS
 from driftline.features.online import OnlineStore
+from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.clock import SystemClock
@@ -27,6 +33,7 @@ from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
+from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
@@ -52,6 +59,7 @@ class Predictor:
         self.engine = PredictionEngine(project, self._store, self._rack)
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
+        self._reports: IncidentReports | None = None
         self._state = PredictorState(project, self._store, self._rack, SystemClock())
         self.app: FastAPI = create_app(
             title=f"driftline predictor: {project.name}",
@@ -119,7 +127,19 @@ class Predictor:
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
         )
+        self._reports = IncidentReports(
+            self._project,
+            self._rack,
+            self._producer,
+            self._life_codec,
+            topic=self._topics.stream(MODEL_EVENTS),
+            by=f"{SERVICE} {settings.instance}",
+        )
         self._health.set("http", ready=True)
+
+    def _life_codec(self) -> LifeCodec:
+        subject = self._topics.subject(self._topics.stream(MODEL_EVENTS))
+        return LifeCodec(self._registry, self._registry.schema_id(subject, platform_schema("model_event")))
 
     def run_stream(self, stop: threading.Event, until: Callable[[], bool] = lambda: False) -> None:
         """Run the stream's loop until ``stop`` is set or ``until`` says so. For after ``open``."""
@@ -145,8 +165,11 @@ class Predictor:
         self._rack.refresh()
         troubles = self._rack.troubles
         missing = self._rack.missing
+        faulty = missing.keys() - self._rack.withdrawn.keys()
         detail = "; ".join(f"{name}: {why}" for name, why in {**troubles, **missing}.items())
-        self._health.set("models", ready=not missing, detail=detail)
+        self._health.set("models", ready=not faulty, detail=detail)
+        if self._reports is not None:
+            self._reports.send()
         try:
             self._store.applied_offsets(next(iter(self._project.event_types)))
         except UnavailableError as error:

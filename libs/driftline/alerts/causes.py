@@ -6,7 +6,7 @@ A group is ``<prefix>/<model>/<kind>`` or ``<prefix>/services/<service>``. Kinds
 drift      a drift signal, whatever was measured: one problem per version and segment
 training   a training failed, or its data were refused
 promotion  a candidate was rejected or waits for a person, or a baseline won
-champion   the active version was pulled or rolled back
+champion   the active version fails, was pulled or rolled back; a version to fall back on fails
 activity   a promotion, for those who want to know
 ========== ==================================================================================
 
@@ -43,6 +43,7 @@ _QUALITY_CHECKS = frozenset(
 _LEVELS = {"WARNING": Severity.WARNING, "ALERT": Severity.CRITICAL, "RETRAIN": Severity.CRITICAL}
 _RUNBOOKS = "services/alerter/README.md"
 _BASELINE_WON = "BASELINE_WON"
+_FAILING = "FAILING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,12 @@ _EVENTS = {
     "ROLLED_BACK": _Happening(
         CHAMPION, Severity.CRITICAL, "rolled back", "The version before serves. Find out why.", lasting=False
     ),
+    _FAILING: _Happening(
+        CHAMPION,
+        Severity.CRITICAL,
+        "fails in service",
+        "Its breaker is open. See `driftline models history`, and the predictor's log.",
+    ),
     "PROMOTED": _Happening(ACTIVITY, Severity.INFO, "promoted", "", lasting=False),
 }
 #: What ends which kinds of problems, whatever their version.
@@ -96,6 +103,10 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 #: What ends the wait for an approval of its own version.
 _ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
+#: What ends the failing of its own version, whoever saw it.
+_LEAVES = frozenset({"ROLLED_BACK", "PULLED", "RETIRED", "REJECTED"})
+#: What ends the failing of its own version in the process that saw it.
+_RECOVERED = "RECOVERED"
 #: What ends a baseline's win: a version that has passed the gates.
 _BEATS_BASELINES = "VALIDATED"
 
@@ -165,6 +176,10 @@ class Causes:
         ]
         if event["kind"] in _ANSWERS:
             found.append(self._end(event, PROMOTION, problem=f"APPROVAL_WANTED|{version}|"))
+        if event["kind"] in _LEAVES:
+            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|"))
+        if event["kind"] == _RECOVERED:
+            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|{event['by']}|"))
         if event["kind"] == "PROMOTED":
             # The old version's signals will not come back: it serves no more.
             found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
@@ -178,7 +193,7 @@ class Causes:
                 Cause(
                     input_id=event["event_id"],
                     group=self.group(model, happening.kind),
-                    problem=f"{name}|{version}|",
+                    problem=f"{name}|{version}|" + (f"{event['by']}|" if name == _FAILING else ""),
                     severity=self._severity(name, happening.kind, happening.severity),
                     source=MODEL_EVENTS,
                     model=model,

@@ -1,6 +1,6 @@
 """Score rows with a bundle: the same row gives the same bits, alone or among ten thousand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnxruntime
@@ -16,6 +16,11 @@ PROBABILITIES = "probabilities"
 #: How a missing category looks inside the model (ONNX strings cannot be null).
 MISSING_CATEGORY = ""
 
+#: What a model is fed, by the name of its input.
+Feed = Mapping[str, NDArray[np.float32] | NDArray[np.object_]]
+#: Runs a model on what it is fed; ``run``, or with a time limit around it.
+Runner = Callable[[onnxruntime.InferenceSession, Feed], NDArray[np.float64]]
+
 
 class Scorer:
     """A bundle that is ready to score.
@@ -24,8 +29,9 @@ class Scorer:
     One thread also fixes the order of the additions, so that a batch's size never changes a bit.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner | None = None) -> None:
         self.manifest: BundleManifest = bundle.manifest
+        self._run = run if runner is None else runner
         try:
             self._session = open_session(bundle.model)
         except Exception as error:  # ONNX Runtime raises bare exceptions of a dozen private types
@@ -57,7 +63,7 @@ class Scorer:
                 feed[NUMERIC_INPUT] = np.ascontiguousarray(numeric, dtype=np.float32)
         if CATEGORICAL_INPUT in self._inputs:
             feed[CATEGORICAL_INPUT] = category_matrix(self.manifest.categorical, categorical, rows)
-        return run(self._session, feed)
+        return self._run(self._session, feed)
 
     def _checked_inputs(self, bundle: Bundle) -> frozenset[str]:
         widths = {
@@ -83,10 +89,10 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def run(
-    session: onnxruntime.InferenceSession, feed: Mapping[str, NDArray[np.float32] | NDArray[np.object_]]
+    session: onnxruntime.InferenceSession, feed: Feed, options: onnxruntime.RunOptions | None = None
 ) -> NDArray[np.float64]:
     """Run a binary classifier and return the probability of its second class, as float64."""
-    (probabilities,) = session.run([PROBABILITIES], dict(feed))
+    (probabilities,) = session.run([PROBABILITIES], dict(feed), options)
     positive: NDArray[np.float64] = probabilities[:, 1].astype(np.float64)
     return positive
 

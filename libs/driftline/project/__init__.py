@@ -14,6 +14,7 @@ from driftline.project.declaration import (
 )
 from driftline.project.life_rules import (
     AskingLevel,
+    BreakerRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -24,6 +25,7 @@ from driftline.project.loading import load_project
 
 __all__ = [
     "AskingLevel",
+    "BreakerRule",
     "ComparisonRule",
     "DecisionRule",
     "EventType",

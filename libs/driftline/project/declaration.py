@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.features import Entity, FeatureView
-from driftline.project.life_rules import PromotionRule, RetrainRule
+from driftline.project.life_rules import BreakerRule, PromotionRule, RetrainRule
 
 
 class InputType(StrEnum):
@@ -146,6 +146,7 @@ class ModelDeclaration:
     baseline: str | None = None
     monitor: MonitorRule = field(default_factory=MonitorRule)
     promotion: PromotionRule = field(default_factory=PromotionRule)
+    breaker: BreakerRule = field(default_factory=BreakerRule)
     retrain: RetrainRule = field(default_factory=RetrainRule)
 
     @property

@@ -35,7 +35,9 @@ _WORDING = {
     "missing": "is missing; add it",
 }
 #: Parts of a model that nothing else in the file leans on: without one the rest of the model can be looked at.
-_ALONE = frozenset({"description", "owner", "segments", "baseline", "monitor", "promotion", "retrain"})
+_ALONE = frozenset(
+    {"description", "owner", "segments", "baseline", "monitor", "promotion", "breaker", "retrain"}
+)
 #: What stands in for the keys that a project must have, while the rest is looked at.
 _STAND_INS: Mapping[str, Any] = {"name": "unnamed", "owner": "", "events": {}}
 

@@ -115,6 +115,7 @@ def build_model(
         baseline=spec.baseline,
         monitor=_monitor(spec.monitor),
         promotion=spec.promotion.rule(),
+        breaker=spec.breaker.rule(),
         retrain=spec.retrain.rule(),
     )
 

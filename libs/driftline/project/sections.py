@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from driftline.alerts.rules import AlertRules
 from driftline.project.declaration import InputType, Never
-from driftline.project.life_sections import Duration, PromotionSection, RetrainSection
+from driftline.project.life_sections import BreakerSection, Duration, PromotionSection, RetrainSection
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -89,6 +89,7 @@ class ModelSection(_Strict):
     baseline: str | None = None
     monitor: MonitorSection = MonitorSection()
     promotion: PromotionSection = PromotionSection()
+    breaker: BreakerSection = BreakerSection()
     retrain: RetrainSection = RetrainSection()
 
 

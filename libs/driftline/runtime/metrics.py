@@ -58,6 +58,19 @@ SCORE_SECONDS = Histogram(
     ["model"],
     buckets=_MILLISECONDS_TO_SECONDS,
 )
+MODEL_FAILURES = Counter(
+    "driftline_model_failures",
+    "Calls that a version failed: exception, timeout, shape, no_number; bundle: a version that cannot be loaded.",
+    ["model", "kind"],
+)
+MODEL_FALLBACKS = Counter(
+    "driftline_model_fallbacks", "Predictions by another version than the one that should answer.", ["model"]
+)
+MODEL_VERSIONS = Gauge(
+    "driftline_model_versions",
+    "Loaded versions of a model, by the state of their breaker.",
+    ["model", "breaker"],
+)
 
 # Outcomes
 LABELS_SETTLED = Gauge(

@@ -15,15 +15,14 @@ from driftline.contracts.project_schemas import prediction_schema
 from driftline.features import FeatureView, OnStale
 from driftline.features.event_columns import request_keys
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
+from driftline.models.bundle import BundleManifest
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError
-from driftline.runtime.logging import get_logger
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
-
-_log = get_logger(__name__)
+from driftline.serving.succession import Share, score_in_turn
 
 _UUID = r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
 #: How far ahead of now the instant of a request may lie.
@@ -189,27 +188,38 @@ class PredictionEngine:
                 outcome.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
 
     def _score(self, loaded: LoadedModel, taken: pa.RecordBatch, rows: Rows, outcome: Outcome) -> None:
-        manifest = loaded.scorer.manifest
-        numeric = np.empty((len(rows), len(manifest.numeric)))
-        for position, column in enumerate(manifest.numeric):
-            feature = outcome.feature(column)
-            numeric[:, position] = (
-                taken.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[rows]
-            )
-        categorical = {name: taken.column(name).to_pylist() for name in manifest.categorical}
-        try:
-            with metrics.SCORE_SECONDS.labels(manifest.model).time():
-                scores = loaded.scorer.score(numeric, categorical)
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare exceptions; each row says so in the log
-            _log.error("the model failed", model=manifest.ref, error=str(error))
-            outcome.close(rows, FAILED, f"{manifest.ref} failed: {error}")
+        def inputs(
+            manifest: BundleManifest, at: Rows | None
+        ) -> tuple[NDArray[np.float64], dict[str, list[str | None]]]:
+            some, where = (taken, rows) if at is None else (taken.take(pa.array(at)), rows[at])
+            numeric = np.empty((len(where), len(manifest.numeric)))
+            for position, column in enumerate(manifest.numeric):
+                feature = outcome.feature(column)
+                numeric[:, position] = (
+                    some.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[where]
+                )
+            return numeric, {name: some.column(name).to_pylist() for name in manifest.categorical}
+
+        shares, changes = score_in_turn(loaded.line, inputs, len(rows), unusable=loaded.unusable)
+        for share in shares:
+            self._keep(loaded, share, rows if share.rows is None else rows[share.rows], outcome)
+        if changes:
+            newest = pc.max(taken.column(fields.EVENT_TIME).cast(pa.int64())).as_py()
+            self._rack.note(loaded, changes, newest)
+
+    @staticmethod
+    def _keep(loaded: LoadedModel, share: Share, rows: Rows, outcome: Outcome) -> None:
+        """Settle rows that a version answered, or that nobody could."""
+        if share.version is None:
+            outcome.close(rows, FAILED, share.note)
             return
-        good = np.isfinite(scores)
-        outcome.close(rows[~good], FAILED, f"{manifest.ref} gave a score that is no number")
-        rows, scores = rows[good], scores[good]
-        outcome.answer(rows, scores)
+        if share.note:
+            outcome.error.set(rows, share.note)
+            outcome.version.set(rows, share.version.version)
+            metrics.MODEL_FALLBACKS.labels(loaded.declaration.name).inc(len(rows))
+        outcome.answer(rows, share.scores)
         rule = loaded.declaration.decision
-        above = scores >= rule.threshold
+        above = share.scores >= rule.threshold
         outcome.decision.set(rows[above], rule.above)
         outcome.decision.set(rows[~above], rule.below)
 

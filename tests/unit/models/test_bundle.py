@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from driftline.models.bundle import (
-    BundleError,
-    BundleManifest,
-    activate,
-    active_version,
-    load_active,
-    load_bundle,
-    versions,
-    write_bundle,
-)
+from driftline.models.bundle import BundleError, BundleManifest, load_bundle, versions, write_bundle
+from driftline.models.standing import activate, active_version, load_active
 
 Make = Callable[..., BundleManifest]
 

@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from driftline.cli import training as cli
-from driftline.models.bundle import active_version, load_active
 from driftline.models.scoring import Scorer
+from driftline.models.standing import active_version, load_active
 from driftline.models.training import Trained, train
 from driftline.models.training_set import assemble, labelled_requests
 from driftline.project import Project, load_project

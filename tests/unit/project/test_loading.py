@@ -391,6 +391,9 @@ def test_promotion_and_retrain_are_declared_per_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        ({"breaker": {"pause": "soon"}}, r"breaker\.pause: .*not a duration"),
+        ({"breaker": {"failure_share": 2}}, r"breaker\.failure_share: .*less than or equal to 1"),
+        ({"breaker": {"least_calls": 21}}, r"breaker.*more than the window of 20 calls"),
         ({"promotion": {"by": "vote"}}, r"returns\.promotion\.by: .*'automatic' or 'approval'"),
         ({"promotion": {"looks": [14, 7]}}, r"promotion\.looks: .*write ascending numbers of days"),
         ({"promotion": {"looks": [1]}}, r"promotion\.looks: .*from 2 on"),
