@@ -216,7 +216,8 @@ class PredictionEngine:
         if share.note:
             outcome.error.set(rows, share.note)
             outcome.version.set(rows, share.version.version)
-            metrics.MODEL_FALLBACKS.labels(loaded.declaration.name).inc(len(rows))
+            if share.version.version != loaded.active:
+                metrics.MODEL_FALLBACKS.labels(loaded.declaration.name).inc(len(rows))
         outcome.answer(rows, share.scores)
         rule = loaded.declaration.decision
         above = share.scores >= rule.threshold

@@ -40,9 +40,10 @@ class LoadedModel:
     unusable: str = ""
 
     @property
-    def scorer(self) -> Scorer:
-        """The scorer of the version that is asked first."""
-        return self.line[0].scorer
+    def active(self) -> str | None:
+        """The version that should answer."""
+        active = self.standing.active
+        return None if active is None else active.version
 
     @property
     def version(self) -> str:

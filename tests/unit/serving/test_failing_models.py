@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import REGISTRY
 
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_request_schema
@@ -211,6 +212,22 @@ def test_a_slow_answer_stands_and_counts_as_a_failure(world: World, monkeypatch:
     found = [world.predict()[0] for _ in range(RULE.least_calls)]
     assert {(one["model_version"], one["error"]) for one in found} == {("3", None)}
     assert world.states()["3"] is BreakerState.OPEN
+
+
+def fallbacks() -> float:
+    return REGISTRY.get_sample_value("driftline_model_fallbacks_total", {"model": "fraud"}) or 0.0
+
+
+def test_only_answers_by_another_version_count_as_fallbacks(world: World) -> None:
+    before = fallbacks()
+    world.predict(request(), request())
+    assert fallbacks() == before
+    world.break_down("3")
+    world.predict(request(), request())
+    assert fallbacks() == before + RULE.least_calls + 2
+    world.does = {"1": fails, "2": fails}
+    world.predict()
+    assert fallbacks() == before + RULE.least_calls + 2
 
 
 def test_ten_thousand_rows_fall_back_in_one_call(world: World) -> None:
