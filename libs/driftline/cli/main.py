@@ -50,6 +50,7 @@ ENTRIES = (
     Entry(
         "training-set", "training_sets:app", "Build, check, list and pull named training sets.", group=True
     ),
+    Entry("parity", "parity:parity", "Compute served feature values again, and compare them."),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),
     Entry("replay", "replay:replay", "Score logged requests again, bit for bit, or with another version."),
 )

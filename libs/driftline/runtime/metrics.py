@@ -90,6 +90,17 @@ NOTIFICATION_SECONDS = Histogram(
     buckets=(0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0),
 )
 
+# Parity
+PARITY_VALUES = Counter(
+    "driftline_parity_values",
+    "Served feature values that were computed again: equal, different, in_flight (an event was on its way).",
+    ["view", "result"],
+)
+PARITY_MISMATCH = Gauge(
+    "driftline_parity_mismatch_share", "Share of different values in the newest look at a view.", ["view"]
+)
+PARITY_LOOKS = Counter("driftline_parity_looks", "Looks at parity, by how they ended.", ["outcome"])
+
 # Archive
 ARCHIVED_ROWS = Counter("driftline_archived_rows", "Records that stand in the archive.", ["topic"])
 ARCHIVED_BAD = Counter(
