@@ -157,6 +157,7 @@ def check_set(
         material = _material(
             loaded, project, declared, source, span, archive, environment, found.manifest, tell
         )
+        _check_unchanged(loaded, declared, found, material)
         material = _in_order(material, request_ids, name)
         evidence = _evidence(loaded, material)
         accepted = [*(accept or []), *_accepted(found)]
@@ -287,6 +288,20 @@ def _stored_rows(
             "it with the project as it was then"
         )
     return rows_of(model, table), table[REQUEST_ID]
+
+
+def _check_unchanged(
+    project: Project, model: ModelDeclaration, found: TrainingSetVersion, material: Material
+) -> None:
+    """Refuse to hold a set against other views, or another history, than it was made from."""
+    views, tables = code_of(project, model)["views"], material.made_from.get("tables", {})
+    then = {**found.manifest.get("views", {}), **found.manifest.get("tables", {})}
+    changed = [name for name, told in {**views, **tables}.items() if then.get(name) != told]
+    if changed:
+        raise ConfigurationError(
+            f"{', '.join(changed)}: not what the training set {found.name!r} was made from; check it with the project, and "
+            "the history, as they were then"
+        )
 
 
 def _in_order(material: Material, request_ids: pa.ChunkedArray, name: str) -> Material:

@@ -1,6 +1,7 @@
 """`driftline training-set` on an archive alone: what was served and known becomes rows, the same under its name for ever."""
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,3 +197,79 @@ def test_a_set_whose_features_are_of_the_future_does_not_pass_its_check(
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert [one["column"] for one in report["findings"]] == [column]
+
+
+def test_a_set_is_not_held_against_views_of_another_declaration(
+    driftline: Driftline, archive: Archive
+) -> None:
+    found = build(driftline)
+    table = TrainingSets(archive, "fraud").pull("one")
+    views = {**found["manifest"]["views"], "customer_payments@1": "other"}
+    TrainingSets(archive, "fraud").build("old", table, manifest={**found["manifest"], "views": views})
+    result = driftline("check", "old", *SMALL)
+    assert isinstance(result.exception, ConfigurationError)
+    assert "customer_payments@1: not what the training set 'old' was made from" in str(result.exception)
+
+
+MARKET = """
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+from driftline.project.history import History
+
+HOUR = 3_600_000_000
+
+
+def history(start, end):
+    random = np.random.default_rng(int((Path(__file__).parent / "seed").read_text()))
+    first = int(np.datetime64(start, "us").astype(int))
+    paid = np.sort(first + random.integers(0, 24 * HOUR, 500))
+    asked = np.sort(first + random.integers(6 * HOUR, 24 * HOUR, 300))
+    instants = lambda values: pa.array(values, pa.timestamp("us"))
+    return History(
+        events={"payments": pa.table({
+            "event_id": [str(n) for n in range(500)], "customer": [f"c{n % 5}" for n in range(500)],
+            "merchant": ["m"] * 500, "paid_at": instants(paid), "amount": random.normal(9, 2, 500),
+            "refunded": random.random(500) < 0.3, "known_at": instants(paid)})},
+        requests=pa.table({
+            "request_id": [f"r{n}" for n in range(300)], "event_time": instants(asked),
+            "customer": [f"c{n % 5}" for n in range(300)], "merchant": ["m"] * 300,
+            "amount": random.normal(9, 2, 300), "order_id": [f"o{n}" for n in range(300)],
+            "label": random.random(300) < 0.4, "label_known_at": instants(asked + 3 * HOUR)}),
+    )
+"""
+
+
+def test_from_files_a_set_says_which_history_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder)
+    (folder / "driftline.yaml").write_text((SHOP / "driftline.yaml").read_text() + "history: history.py\n")
+    (folder / "history.py").write_text(MARKET)
+    (folder / "seed").write_text("1")
+    monkeypatch.setenv("DRIFTLINE_PROJECT", str(folder))
+    monkeypatch.setenv("DRIFTLINE_ARCHIVE", str(tmp_path / "archive"))
+
+    def typed(*words: str) -> Result:
+        return CliRunner().invoke(app, words)
+
+    words = ("build", "day", "--since", "2024-01-01T08:00", "--until", "2024-01-01T20:00", *SMALL, "--json")
+    first = typed(*words)
+    assert first.exit_code == 0, first.output
+    told = json.loads(first.stdout)
+    assert set(told["manifest"]["tables"]) == {"events.payments", "requests"}
+    table = TrainingSets(Archive.at(str(tmp_path / "archive"), "shop"), "fraud").pull("day")
+    hours = [row.hour for row in table["event_time"].to_pylist()]
+    assert (min(hours), max(hours)) == (
+        8,
+        16,
+    )  # labels take three hours, and count up to the span's end unless said
+    late = typed("build", "late", *words[2:], "--known-by", "2024-01-02")
+    assert json.loads(late.stdout)["rows"] > told["rows"]
+    assert json.loads(typed(*words).stdout) == told
+    assert typed("check", "day", *SMALL).exit_code == 0
+    (folder / "seed").write_text("2")
+    changed = typed("check", "day", *SMALL)
+    assert "events.payments, requests: not what the training set 'day'" in str(changed.exception)
+    assert "take another" in str(typed(*words).exception)
