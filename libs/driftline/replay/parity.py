@@ -226,8 +226,9 @@ def _compare(
     again = as_served(join_as_logged(view, events, keys, as_of_us, answered_us))
     same = same_bits(served, again)
     explained = np.zeros(len(read), np.bool_)
-    late = _LateEvents(view, events, grace_us)
-    for row in np.flatnonzero(~same.all(axis=1))[:_TRIED].tolist():
+    differing = np.flatnonzero(~same.all(axis=1))[:_TRIED].tolist()
+    late = _LateEvents(view, events if differing else events.slice(0, 0), grace_us)
+    for row in differing:
         explained[row] = late.explain(keys[row], int(as_of_us[row]), int(answered_us[row]), served[row])
     ids = read[REQUEST_ID].to_pylist()
     for place, column in enumerate((*view.columns, view.age_column)):
