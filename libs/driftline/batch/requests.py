@@ -186,8 +186,13 @@ def _note(mistakes: dict[int, str], at: int, text: str) -> None:
         mistakes[at] = f"{mistakes[at]}; {text}" if at in mistakes else text
 
 
-def _key(value: Any, longest: int) -> str:
-    """Return a text; a whole number is written as one."""
+def _key(value: Any, longest: int) -> str | None:
+    """Return a text; a whole number is written as one, and NaN is what is missing (a float, where others are)."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if value.is_integer() and abs(value) < 2**53:
+            value = int(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     return read_text(str(value) if whole else value, longest)
 

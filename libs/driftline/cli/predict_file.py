@@ -73,9 +73,7 @@ def predict_file(asked: FileRequest, project: Path, state: Path) -> None:
     topics = settings.topics(loaded)
     identity, reader = _job(asked, loaded, topics.prefix)
     began = time.monotonic()
-    scores: ScoreSink = NoScores()
-    if asked.out is not None:
-        scores = ScoreFile(asked.file, asked.out, job=identity.name)
+    scores = _scores(asked, identity)
     with ExitStack() as stack:
         registry = stack.enter_context(SchemaRegistry(settings.schema_registry_url))
         schema = prediction_schema(loaded)
@@ -101,6 +99,7 @@ def check_file(asked: FileRequest, project: Path) -> None:
     """Say which rows of a file are wrong, without any server; exit with 1 where there are such rows."""
     loaded = load_project(project)
     identity, reader = _job(asked, loaded, loaded.name)
+    _scores(asked, identity)
     began = time.monotonic()
     with _progress(asked, f"Reading {asked.file.name}") as tell:
         summary = look_through(asked.file, reader, asked.batch_rows, tell)
@@ -131,6 +130,10 @@ def _job(asked: FileRequest, project: Project, prefix: str) -> tuple[JobIdentity
         event_time_us=event_time_us,
     )
     return identity, reader
+
+
+def _scores(asked: FileRequest, identity: JobIdentity) -> ScoreSink:
+    return NoScores() if asked.out is None else ScoreFile(asked.file, asked.out, job=identity.name)
 
 
 def _engine(settings: PlatformSettings, project: Project, topics: Topics, model: str) -> PredictionEngine:
@@ -198,7 +201,7 @@ def _report(
         "columns_without_meaning": [name for name in summary.columns if name not in reader.wanted],
         "inputs_that_no_row_has": sorted(reader.inputs - columns),
         "seconds": round(seconds, 3),
-        "out": None if asked.out is None else str(asked.out),
+        "out": str(asked.out) if logged and asked.out is not None else None,
         "wrong": [{"row": number, "error": text} for number, text in summary.wrong],
     }
     if asked.as_json:

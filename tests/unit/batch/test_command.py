@@ -56,6 +56,8 @@ def test_wrong_rows_are_named_and_the_exit_code_says_so(driftline: Driftline, tm
         (("fraud", "--file", "absent.csv", "--dry-run"), "absent.csv: cannot be read"),
         (("fraud", "--file", "x.csv", "-e", "customer=c1"), "--file brings the requests"),
         (("fraud", "--file", "x.csv", "--dry-run", "--event-time", "noon"), "--event-time noon: an ISO"),
+        (("fraud", "--file", "x.csv", "--dry-run", "--out", "x.xlsx"), "must be .parquet or .csv"),
+        (("fraud", "--file", "broken.parquet", "--dry-run"), "cannot be read as Parquet"),
         (("fraud", "--file", "empty.csv", "--dry-run"), "empty.csv: has no rows"),
         (("fraud", "--file", "x.txt", "--dry-run"), "format is not known by its ending"),
         (("fraud", "--dry-run"), "name one with --file"),
@@ -66,7 +68,12 @@ def test_mistakes_in_the_options(
     driftline: Driftline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in (("x.csv", GOOD), ("x.txt", GOOD), ("empty.csv", "customer,merchant\n")):
+    for name, text in (
+        ("x.csv", GOOD),
+        ("broken.parquet", GOOD),
+        ("x.txt", GOOD),
+        ("empty.csv", "customer,merchant\n"),
+    ):
         Path(name).write_text(text)
     result = driftline(*words)
     assert isinstance(result.exception, ConfigurationError)

@@ -48,6 +48,17 @@ def test_a_row_is_a_request(project: Project) -> None:
     assert second["event_time"].replace(tzinfo=UTC).timestamp() == NOW_US / 1e6
 
 
+def test_keys_that_pandas_made_floats_of(project: Project) -> None:
+    found = read(
+        project,
+        {"customer": 17.0, "merchant": "m", "order_id": math.nan},
+        {"customer": math.nan, "merchant": -3},
+    )
+    assert found.mistakes == {1: "entity 'customer' is missing"}
+    keys = [(one["customer"], one["merchant"], one["order_id"]) for one in found.requests.to_pylist()]
+    assert keys == [("17", "m", None), (None, "-3", None)]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
