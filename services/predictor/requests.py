@@ -4,37 +4,43 @@ A wrong body is a refusal, and a refusal is logged: so reading a body never fail
 as it can be read, and what is wrong with it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from driftline.contracts import prediction_fields as fields
 from driftline.project import InputField, InputType, ModelDeclaration, Project
-from driftline.runtime.ids import new_id, parse_id
+from driftline.runtime.ids import new_id
+from driftline.serving.request_values import (
+    MAX_CALLER,
+    MAX_KEY,
+    MAX_TEXT,
+    WrongValueError,
+    read_instant,
+    read_instant_us,
+    read_number,
+    read_request_id,
+    read_text,
+)
+
+__all__ = [
+    "MAX_CALLER",
+    "MAX_KEY",
+    "MAX_TEXT",
+    "ReadRequest",
+    "WrongValueError",
+    "read_instant_us",
+    "read_request",
+]
 
 ENTITIES = "entities"
 INPUTS = "inputs"
 _KNOWN = (fields.REQUEST_ID, fields.EVENT_TIME, fields.CALLER, ENTITIES, INPUTS)
 
-#: Longest texts, in characters: a request's record has to fit into the log.
-MAX_KEY = 500
-MAX_TEXT = 10_000
-MAX_CALLER = 200
 _MAX_MODEL = 200
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_US, _LAST_US = (
-    (limit.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-    for limit in (datetime.min, datetime.max)
-)
 
 #: A field's path in the body, and what is wrong with it.
 Mistake = tuple[tuple[str, ...], str]
-
-
-class WrongValueError(ValueError):
-    """A value is not what its field wants; the text says what is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +61,11 @@ def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRe
     reading = _Reading(body)
     declaration = project.models.get(model)
     record = {
-        fields.REQUEST_ID: reading.take(fields.REQUEST_ID, _request_id) or new_id(),
+        fields.REQUEST_ID: reading.take(fields.REQUEST_ID, read_request_id) or new_id(),
         fields.MODEL: model[:_MAX_MODEL],
         fields.REQUESTED_AT: now_us,
-        fields.EVENT_TIME: reading.take(fields.EVENT_TIME, _instant_us, otherwise=now_us),
-        fields.CALLER: reading.take(fields.CALLER, lambda value: _text(value, MAX_CALLER)),
+        fields.EVENT_TIME: reading.take(fields.EVENT_TIME, read_instant, otherwise=now_us),
+        fields.CALLER: reading.take(fields.CALLER, lambda value: read_text(value, MAX_CALLER)),
     }
     record.update(dict.fromkeys(project.request_entities))
     record.update(dict.fromkeys(one.name for one in project.request_inputs))
@@ -89,7 +95,7 @@ class _Reading:
         known = {} if declaration is None else dict.fromkeys(declaration.entity_keys)
         given = self._named(ENTITIES, known, declaration)
         read = {
-            name: self._read((ENTITIES, name), value, lambda value: _text(value, MAX_KEY))
+            name: self._read((ENTITIES, name), value, lambda value: read_text(value, MAX_KEY))
             for name, value in given.items()
         }
         return {name: key for name, key in read.items() if key is not None}
@@ -138,62 +144,4 @@ class _Reading:
 
 
 def _reader_of(field: InputField) -> Callable[[Any], Any]:
-    return _number if field.type is InputType.DOUBLE else lambda value: _text(value, MAX_TEXT)
-
-
-def _request_id(value: Any) -> str:
-    if not isinstance(value, str):
-        raise WrongValueError("a UUID is wanted, as text")
-    try:
-        return parse_id(value)
-    except ValueError:
-        raise WrongValueError(f"{value[:60]!r} is no UUID") from None
-
-
-def _text(value: Any, longest: int) -> str:
-    if not isinstance(value, str):
-        raise WrongValueError("a text is wanted")
-    if len(value) > longest:
-        raise WrongValueError(f"up to {longest:,} characters are taken, got {len(value):,}")
-    return value
-
-
-def _number(value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, OverflowError):  # a whole number may be larger than any float
-        number = math.nan
-    if not math.isfinite(number):
-        raise WrongValueError("a finite number is wanted")
-    return number
-
-
-def read_instant_us(text: str) -> int:
-    """Return the microseconds since the epoch of an ISO 8601 time with an offset; raise WrongValueError for others.
-
-    >>> read_instant_us("2013-04-01T14:00:00.000001+02:00")
-    1364817600000001
-    """
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise WrongValueError(
-            "an ISO 8601 time with an offset is wanted, like 2013-04-01T12:00:00Z"
-        ) from None
-    if parsed.tzinfo is None:
-        raise WrongValueError("give the offset too (end it with Z for UTC)")
-    return _in_range((parsed - _EPOCH) // timedelta(microseconds=1))
-
-
-def _in_range(instant_us: int) -> int:
-    if not _FIRST_US <= instant_us <= _LAST_US:
-        raise WrongValueError("a time between the years 1 and 9999 is wanted")
-    return instant_us
-
-
-def _instant_us(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _in_range(value)
-    if isinstance(value, str):
-        return read_instant_us(value)
-    raise WrongValueError("an ISO 8601 time, or whole microseconds since the epoch, is wanted")
+    return read_number if field.type is InputType.DOUBLE else lambda value: read_text(value, MAX_TEXT)
