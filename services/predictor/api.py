@@ -17,14 +17,14 @@ from driftline.runtime.http import read_json
 from driftline.runtime.logging import get_logger, log_context
 from driftline.runtime.problem import field_errors, problem, problem_of, problem_responses
 from driftline.serving.rack import ModelRack
-from services.predictor.answers import answer_of, features_of, models_of
-from services.predictor.batching import HttpBatches
+from services.predictor.answers import Answers, features_of, models_of
+from services.predictor.batching import HttpBatches, Record
 from services.predictor.documentation import answer_response, request_schema
 from services.predictor.requests import ReadRequest, WrongValueError, read_instant_us, read_request
 
 _log = get_logger(__name__)
 
-_ANSWERED, _REFUSED, _ = fields.STATUSES
+ANSWERED, _REFUSED, _ = fields.STATUSES
 
 
 class PredictorState:
@@ -35,6 +35,7 @@ class PredictorState:
         self.store = store
         self.rack = rack
         self.clock = clock
+        self.answers = {name: Answers(declaration) for name, declaration in project.models.items()}
         self.batches: HttpBatches | None = None
 
     def logging(self) -> HttpBatches:
@@ -60,7 +61,7 @@ def predictor_routes(state: PredictorState) -> APIRouter:
                 return await _refuse(batches, read, unreadable)
             if read.mistakes:
                 return await _refuse(batches, read, None)
-            return await _predict(batches, read, state.project.models.get(model))
+            return await predicted(batches, read.record, state.answers.get(model))
 
     for declaration in state.project.models.values():
         _document(router, declaration, predict)
@@ -112,17 +113,23 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     return router
 
 
-async def _predict(batches: HttpBatches, read: ReadRequest, declaration: ModelDeclaration | None) -> Response:
-    extensions = {"request_id": read.id}
+async def predicted(batches: HttpBatches, request: Record, answers: Answers | None) -> Response:
+    """Predict a request and return its answer; ``answers`` is None where there is no such model."""
+    extensions = {"request_id": request[fields.REQUEST_ID]}
     try:
-        logged = await batches.predict(read.record)
+        logged = await batches.predict(request)
     except DriftlineError as error:
         return problem_of(error, extensions)
-    status, error_text = logged[fields.STATUS], logged[fields.ERROR]
-    if status == _ANSWERED and declaration is not None:
-        return _json(answer_of(declaration, logged))
-    if status == _REFUSED:
-        if declaration is None:
+    if logged[fields.STATUS] == ANSWERED and answers is not None:
+        return Response(answers.json(logged), media_type="application/json")
+    return unanswered(logged, known=answers is not None)
+
+
+def unanswered(logged: Record, *, known: bool) -> Response:
+    """Return the problem that a logged prediction without a score is to its caller."""
+    error_text, extensions = logged[fields.ERROR], {"request_id": logged[fields.REQUEST_ID]}
+    if logged[fields.STATUS] == _REFUSED:
+        if not known:
             return problem(404, error_text, title="Unknown model", extensions=extensions)
         return problem(422, error_text, title="Request refused", extensions=extensions)
     _log.warning("prediction failed", error=error_text)
