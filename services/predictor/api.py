@@ -1,6 +1,7 @@
 """The predictor over HTTP: predictions, features, models."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,8 +20,15 @@ from driftline.runtime.problem import field_errors, problem, problem_of, problem
 from driftline.serving.rack import ModelRack
 from services.predictor.answers import Answers, features_of, models_of
 from services.predictor.batching import HttpBatches, Record
-from services.predictor.documentation import answer_response, request_schema
-from services.predictor.requests import ReadRequest, WrongValueError, read_instant_us, read_request
+from services.predictor.documentation import TIMEOUT_PARAMETER, answer_response, request_schema
+from services.predictor.requests import (
+    TIMEOUT_HEADER,
+    ReadRequest,
+    WrongValueError,
+    read_instant_us,
+    read_request,
+    read_timeout_ms,
+)
 
 _log = get_logger(__name__)
 
@@ -56,12 +64,17 @@ def predictor_routes(state: PredictorState) -> APIRouter:
         except RefusedError as error:
             body, unreadable = {}, error
         read = read_request(state.project, model, body, state.clock.now_us())
+        timeout_ms: int | None = None
+        try:
+            timeout_ms = read_timeout_ms(request.headers.get(TIMEOUT_HEADER))
+        except WrongValueError as error:
+            read = replace(read, mistakes=((("header", TIMEOUT_HEADER), str(error)), *read.mistakes))
         with log_context(request_id=read.id):
             if unreadable is not None:
                 return await _refuse(batches, read, unreadable)
             if read.mistakes:
                 return await _refuse(batches, read, None)
-            return await predicted(batches, read.record, state.answers.get(model))
+            return await predicted(batches, read.record, timeout_ms, state.answers.get(model))
 
     for declaration in state.project.models.values():
         _document(router, declaration, predict)
@@ -113,11 +126,13 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     return router
 
 
-async def predicted(batches: HttpBatches, request: Record, answers: Answers | None) -> Response:
+async def predicted(
+    batches: HttpBatches, request: Record, timeout_ms: int | None, answers: Answers | None
+) -> Response:
     """Predict a request and return its answer; ``answers`` is None where there is no such model."""
     extensions = {"request_id": request[fields.REQUEST_ID]}
     try:
-        logged = await batches.predict(request)
+        logged = await batches.predict(request, timeout_ms)
     except DriftlineError as error:
         return problem_of(error, extensions)
     if logged[fields.STATUS] == ANSWERED and answers is not None:
@@ -168,10 +183,11 @@ def _document(router: APIRouter, declaration: ModelDeclaration, handler: Any) ->
         response_class=Response,
         responses={200: answer_response(declaration), **problem_responses(415, 422, 429)},
         openapi_extra={
+            "parameters": [TIMEOUT_PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": request_schema(declaration)}},
-            }
+            },
         },
     )
 

@@ -6,10 +6,12 @@
 3. It sends every record to the log, whether or not its caller still waits.
 4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
    given. The event loop is woken once for all that are acknowledged together.
+5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED.
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -33,20 +35,34 @@ Record = dict[str, Any]
 
 
 class _Waiting:
-    """A request and its caller."""
+    """A request and its caller, who may have said how long it waits."""
 
-    __slots__ = ("answer", "loop", "refusal", "request")
+    __slots__ = ("_alarm", "_until", "answer", "loop", "refusal", "request", "sent", "timeout_ms")
 
-    def __init__(self, request: Record, refusal: str | None) -> None:
+    def __init__(self, request: Record, refusal: str | None, timeout_ms: int | None) -> None:
         self.request = request
         self.refusal = refusal
+        self.timeout_ms = timeout_ms
+        self.sent = False  # to the log; of the worker alone
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Record] = self.loop.create_future()
+        self._until: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        if timeout_ms is not None:
+            self._until = time.monotonic() + timeout_ms / 1_000
+            self._alarm = self.loop.call_later(timeout_ms / 1_000, self._give_up)
+
+    @property
+    def late(self) -> bool:
+        """Whether the caller waits no more."""
+        return self._until is not None and time.monotonic() >= self._until
 
     def settle(
         self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
     ) -> None:
         """Answer, or say what went wrong; not where the caller gave up (a deadline, or it went away)."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self.answer.done():
             return
         error = logged if isinstance(logged, DriftlineError) else failure
@@ -54,6 +70,14 @@ class _Waiting:
             self.answer.set_result(record)
         else:
             self.answer.set_exception(error)
+
+    def _give_up(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(UnavailableError(_late(self.timeout_ms)))
+
+
+def _late(timeout_ms: int | None) -> str:
+    return f"no logged prediction within the {timeout_ms} ms that the request allows"
 
 
 class HttpBatches:
@@ -85,21 +109,26 @@ class HttpBatches:
         self._thread = threading.Thread(target=self._work, name="predict", daemon=True)
         self._thread.start()
 
-    async def predict(self, request: Record) -> Record:
+    async def predict(self, request: Record, timeout_ms: int | None = None) -> Record:
         """Return the logged prediction of a request, as a record (times in microseconds).
+
+        Parameters
+        ----------
+        timeout_ms
+            How long the caller waits; without it, as long as the service lets it.
 
         Raises
         ------
         BackpressureError
             Too many requests wait.
         UnavailableError
-            The store cannot be read, or the log cannot be written.
+            The store cannot be read, the log cannot be written, or either was not done in time.
         """
-        return await self._queue(request, None)
+        return await self._queue(request, None, timeout_ms)
 
     async def refuse(self, request: Record, error: str) -> None:
         """Log a request that is refused before it can be tried; returns once the log has it."""
-        await self._queue(request, error)
+        await self._queue(request, error, None)
 
     def close(self) -> None:
         """Predict what waits, then stop."""
@@ -107,12 +136,14 @@ class HttpBatches:
         self._waiting.put(None)
         self._thread.join(10)
 
-    def _queue(self, request: Record, refusal: str | None) -> "asyncio.Future[Record]":
+    def _queue(
+        self, request: Record, refusal: str | None, timeout_ms: int | None
+    ) -> "asyncio.Future[Record]":
         if self._closed:
             raise UnavailableError("the predictor is stopping")
         if self._waiting.qsize() + len(self._read) >= self._max_waiting:  # (1)
             raise BackpressureError("too many predictions are waiting", retry_after=1.0)
-        waiting = _Waiting(request, refusal)
+        waiting = _Waiting(request, refusal, timeout_ms)
         if not self._read:
             waiting.loop.call_soon(self._put)
         self._read.append(waiting)
@@ -128,12 +159,14 @@ class HttpBatches:
         while going:
             taken = self._take()
             going = None not in taken
-            tried = [one for one in taken if one is not None and one.refusal is None]
-            if tried:
-                self._predict(tried)
-            for one in taken:
-                if one is not None and one.refusal is not None:
-                    self._log_all([one], self._engine.refused(self._rows([one]), HTTP, one.refusal), None)
+            waiting = [one for one in taken if one is not None]
+            try:
+                self._predict([one for one in waiting if one.refusal is None and not one.late])
+                self._log_untried([one for one in waiting if not one.sent])
+            except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
+                fault = _fault(waiting, error)
+                for one in waiting:
+                    _call(one.loop, partial(one.settle, {}, fault, fault))
 
     def _take(self) -> list[_Waiting | None]:
         """Return what waits, at least one: None once the last has come."""
@@ -146,6 +179,8 @@ class HttpBatches:
         return taken
 
     def _predict(self, taken: Sequence[_Waiting]) -> None:
+        if not taken:
+            return
         requests = self._rows(taken)
         failure: DriftlineError | None = None
         try:
@@ -153,28 +188,41 @@ class HttpBatches:
         except UnavailableError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours: it is logged for each request, and each caller is told
-            ids = [one.request[fields.REQUEST_ID] for one in taken]
-            _log.error("predicting failed", request_ids=ids, exc_info=error)
-            failure = UnavailableError(
-                f"a fault of ours ({type(error).__name__}); it is in the service's log"
-            )
+            failure = _fault(taken, error)
         if failure is not None:
             predictions = self._engine.failed(requests, HTTP, str(failure))
-        self._log_all(taken, predictions, failure)
+        for one, record in zip(taken, predictions, strict=True):
+            if not one.late:  # else it is logged as failed
+                self._send(one, record, failure)
+
+    def _log_untried(self, untried: Sequence[_Waiting]) -> None:
+        """Log what was refused beforehand, and what nobody waits for any more (5)."""
+        for one in untried:
+            requests = self._rows([one])
+            if one.refusal is not None:
+                (record,) = self._engine.refused(requests, HTTP, one.refusal)
+            else:
+                (record,) = self._engine.failed(requests, HTTP, _late(one.timeout_ms))
+            self._send(one, record, None)
+
+    def _send(self, one: _Waiting, record: Record, failure: DriftlineError | None) -> None:
+        """Send a record to the log; its caller is told once it is there."""
+        settle = partial(one.settle, record, failure)  # (4)
+        one.sent = True
+        try:
+            value = frame(self._schema_id, self._codec.encode(record))
+            self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
+        except DriftlineError as error:
+            _call(one.loop, partial(settle, error))
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)
 
-    def _log_all(
-        self, taken: Sequence[_Waiting], predictions: Sequence[Record], failure: DriftlineError | None
-    ) -> None:
-        for one, record in zip(taken, predictions, strict=True):
-            settle = partial(one.settle, record, failure)  # (4)
-            try:
-                value = frame(self._schema_id, self._codec.encode(record))
-                self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
-            except DriftlineError as error:
-                _call(one.loop, partial(settle, error))
+
+def _fault(taken: Sequence[_Waiting], error: Exception) -> UnavailableError:
+    ids = [one.request[fields.REQUEST_ID] for one in taken]
+    _log.error("predicting failed", request_ids=ids, exc_info=error)
+    return UnavailableError(f"a fault of ours ({type(error).__name__}); it is in the service's log")
 
 
 def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:

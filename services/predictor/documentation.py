@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from driftline.project import InputField, InputType, ModelDeclaration
-from services.predictor.requests import MAX_CALLER, MAX_KEY, MAX_TEXT
+from services.predictor.requests import MAX_CALLER, MAX_KEY, MAX_TEXT, MAX_TIMEOUT_MS, TIMEOUT_HEADER
 
 DESCRIPTION = """
 Models answer here. An answer is sent after its record is in the log, under the request's UUID; refusals and
@@ -12,6 +12,8 @@ failures are logged as well, and their problem carries the `request_id`.
 
 **Retry with the same `request_id`** after `429`, `503` or a lost connection; wait the seconds in `Retry-After` first.
 The same request gets the same score.
+
+A caller that cannot wait says so in `X-Request-Timeout-Ms` and is answered `503` by then.
 """
 TAGS = [
     {"name": "predictions", "description": "Ask a model."},
@@ -24,6 +26,16 @@ _TIME = {
     "description": "The instant that features are read as of: ISO 8601 with an offset, or whole microseconds since "
     "the epoch; now if absent. At most a day ahead.",
     "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}, {"type": "null"}],
+}
+
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "How long the caller waits for an answer, in milliseconds; the service's own deadline holds as well. "
+    "Then it is told 503. A prediction that was not made by then is logged as FAILED; one that only the log's "
+    "acknowledgement came too late for is in the log as it was made.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
 }
 
 

@@ -15,10 +15,10 @@ from driftline.runtime.logging import log_context
 from driftline.runtime.problem import problem_of
 from services.predictor.answers import Answers
 from services.predictor.api import ANSWERED, PredictorState, unanswered
-from services.predictor.batching import HttpBatches, Record
-from services.predictor.requests import GoodBodies
+from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, WrongValueError, read_timeout_ms
 
 _JSON = b"application/json"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,8 @@ class QuickAnswers:
         """Answer a good request; leave any other to the application."""
         model = self._paths.get(scope.get("path", ""))
         batches = self._state.batches
-        if model is None or batches is None or scope.get("method") != "POST" or not _is_json(scope):
+        declared = None if model is None or scope.get("method") != "POST" else _declared(scope)
+        if model is None or batches is None or declared is None:
             await self._app(scope, receive, send)
             return
         message = await receive()  # the limits have read the whole body
@@ -57,24 +58,18 @@ class QuickAnswers:
             await self._app(scope, _again(message, receive), send)
             return
         scope["route"] = model
-        await _answer(batches, request, model.answers, scope, receive, send)
-
-
-async def _answer(
-    batches: HttpBatches, request: Record, answers: Answers, scope: Scope, receive: Receive, send: Send
-) -> None:
-    try:
-        logged = await batches.predict(request)
-    except DriftlineError as error:
-        with log_context(request_id=request[fields.REQUEST_ID]):
-            response = problem_of(error, {"request_id": request[fields.REQUEST_ID]})
-    else:
-        if logged[fields.STATUS] == ANSWERED:
-            await _send_json(answers.json(logged), send)
-            return
-        with log_context(request_id=request[fields.REQUEST_ID]):
-            response = unanswered(logged, known=True)
-    await response(scope, receive, send)
+        try:
+            logged = await batches.predict(request, declared.timeout_ms)
+        except DriftlineError as error:
+            with log_context(request_id=request[fields.REQUEST_ID]):
+                response = problem_of(error, {"request_id": request[fields.REQUEST_ID]})
+        else:
+            if logged[fields.STATUS] == ANSWERED:
+                await _send_json(model.answers.json(logged), send)
+                return
+            with log_context(request_id=request[fields.REQUEST_ID]):
+                response = unanswered(logged, known=True)
+        await response(scope, receive, send)
 
 
 async def _send_json(body: bytes, send: Send) -> None:
@@ -83,9 +78,32 @@ async def _send_json(body: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_json(scope: Scope) -> bool:
-    """Tell whether a body is declared as JSON in the usual way, or not at all."""
-    return all(value == _JSON for name, value in scope["headers"] if name == b"content-type")
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What a good request's headers say."""
+
+    timeout_ms: int | None
+
+
+_PLAIN = _Declared(None)
+
+
+def _declared(scope: Scope) -> _Declared | None:
+    """Return what the headers say; None where that is wrong or unusual, which the routes explain."""
+    timeout: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"content-type" and value != _JSON:
+            return None
+        if name == _TIMEOUT:
+            if timeout is not None:
+                return None
+            timeout = value.decode("latin-1")
+    if timeout is None:
+        return _PLAIN
+    try:
+        return _Declared(read_timeout_ms(timeout))
+    except WrongValueError:
+        return None
 
 
 def _again(message: Message, receive: Receive) -> Receive:

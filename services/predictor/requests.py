@@ -34,6 +34,10 @@ _FIRST_US, _LAST_US = (
     for limit in (datetime.min, datetime.max)
 )
 
+#: Of how long a caller waits, in milliseconds; the service's own deadline holds as well.
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 600_000
+
 #: A field's path in the body, and what is wrong with it.
 Mistake = tuple[tuple[str, ...], str]
 
@@ -242,6 +246,19 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise WrongValueError("a finite number is wanted")
     return number
+
+
+def read_timeout_ms(text: str | None) -> int | None:
+    """Return how long a caller says that it waits; raise WrongValueError for what is no such number.
+
+    >>> read_timeout_ms("250"), read_timeout_ms(None)
+    (250, None)
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 0 < int(text) <= MAX_TIMEOUT_MS):
+        raise WrongValueError(f"whole milliseconds from 1 to {MAX_TIMEOUT_MS:,} are wanted")
+    return int(text)
 
 
 def read_instant_us(text: str) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
 from driftline.runtime.durations import format_duration, parse_duration_us
@@ -69,7 +70,7 @@ def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
     return tuple(Accumulator(measure, feature.input) for measure in _NEEDS[feature.aggregate])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: properties are kept
 class Ring:
     """A ring of time tiles of one width, and the windows that are read from it.
 
@@ -82,12 +83,12 @@ class Ring:
     windows_us: tuple[int, ...]
     accumulators: tuple[Accumulator, ...]
 
-    @property
+    @cached_property
     def additive(self) -> int:
         """How many of the accumulators are sums."""
         return sum(item.measure in ADDITIVE for item in self.accumulators)
 
-    @property
+    @cached_property
     def minima(self) -> int:
         """How many of the accumulators are minima."""
         return sum(item.measure is Measure.MIN for item in self.accumulators)

@@ -7,12 +7,14 @@ fields and assembling the log's records differ between the two, never a value.
 import re
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
@@ -66,6 +68,7 @@ class PredictionEngine:
         self._clock = clock or SystemClock()
         self.schema = arrow_schema(prediction_schema(project))
         self._columns = FeatureColumns.of(project.request_views)
+        self._timer = metrics.STEP_SECONDS.labels("features")
         self._passed_on = (
             *(fields.REQUEST_ID, fields.MODEL, fields.REQUESTED_AT, fields.EVENT_TIME, fields.CALLER),
             *project.request_entities,
@@ -127,13 +130,14 @@ class PredictionEngine:
         label = name if name in self._project.models else "unknown"
         for status, number in enumerate(np.bincount(statuses).tolist()):
             if number:
-                metrics.PREDICTIONS.labels(label, channel, fields.STATUSES[status]).inc(number)
+                _predictions(label, channel, status).inc(number)
 
     def _refuse_bad(self, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
-        outcome.close(np.flatnonzero(_nameless(requests)), REFUSED, "request_id is no UUID")
+        nameless = _nameless(requests)
+        outcome.close(nameless.nonzero()[0], REFUSED, "request_id is no UUID")
         absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + _FUTURE_US)
         reason = "event_time lies before 1970 or more than a day ahead"
-        outcome.close(np.flatnonzero(absurd & outcome.open), REFUSED, reason)
+        outcome.close((absurd & outcome.open).nonzero()[0], REFUSED, reason)
 
     def _predict_model(
         self, name: str, rows: Rows, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome
@@ -187,15 +191,16 @@ class PredictionEngine:
     ) -> None:
         views = loaded.declaration.views
         keys = {entity.name: _keys(entity, taken) for entity in loaded.declaration.entities}
-        with metrics.STEP_SECONDS.labels("features").time():
-            read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        begun = time.perf_counter()
+        read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        self._timer.observe(time.perf_counter() - begun)
         outcome.set_views(rows, [view.ref for view in views])
         outcome.version.set(rows, loaded.version)
         for view, values in zip(views, read, strict=True):
             outcome.set_features(rows, view, values.values, values.age_us)
             for status, number in enumerate(np.bincount(values.status).tolist()):
                 if number:
-                    metrics.FEATURES_SERVED.labels(view.ref, _STATUS_NAMES[status]).inc(number)
+                    _served(view.ref, status).inc(number)
             if view.on_stale is OnStale.REFUSE:
                 stale = rows[(values.status == STALE) & outcome.open[rows]]
                 outcome.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
@@ -243,6 +248,17 @@ class PredictionEngine:
             fields.DURATION_US: pa.repeat(pa.scalar(duration_us, pa.int64()), count),
         }
         return pa.RecordBatch.from_arrays([columns[one.name] for one in self.schema], schema=self.schema)
+
+
+@cache
+def _predictions(model: str, channel: str, status: int) -> Counter:
+    """Return the count of a kind of prediction; finding it by its labels costs more than adding to it."""
+    return metrics.PREDICTIONS.labels(model, channel, fields.STATUSES[status])
+
+
+@cache
+def _served(view: str, status: int) -> Counter:
+    return metrics.FEATURES_SERVED.labels(view, _STATUS_NAMES[status])
 
 
 def _instants(requests: Requests) -> NDArray[np.int64]:
