@@ -191,9 +191,10 @@ class HttpBatches:
             failure = _fault(taken, error)
         if failure is not None:
             predictions = self._engine.failed(requests, HTTP, str(failure))
-        for one, record in zip(taken, predictions, strict=True):
-            if not one.late:  # else it is logged as failed
-                self._send(one, record, failure)
+        made = zip(taken, predictions, strict=True)
+        self._send(
+            [(one, record) for one, record in made if not one.late], failure
+        )  # those are logged as failed
 
     def _log_untried(self, untried: Sequence[_Waiting]) -> None:
         """Log what was refused beforehand, and what nobody waits for any more (5)."""
@@ -203,17 +204,19 @@ class HttpBatches:
                 (record,) = self._engine.refused(requests, HTTP, one.refusal)
             else:
                 (record,) = self._engine.failed(requests, HTTP, _late(one.timeout_ms))
-            self._send(one, record, None)
+            self._send([(one, record)], None)
 
-    def _send(self, one: _Waiting, record: Record, failure: DriftlineError | None) -> None:
-        """Send a record to the log; its caller is told once it is there."""
-        settle = partial(one.settle, record, failure)  # (4)
-        one.sent = True
-        try:
-            value = frame(self._schema_id, self._codec.encode(record))
-            self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
-        except DriftlineError as error:
-            _call(one.loop, partial(settle, error))
+    def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
+        """Send records to the log; each caller is told once its own is there."""
+        # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
+        values = [frame(self._schema_id, self._codec.encode(record)) for _, record in made]
+        for (one, record), value in zip(made, values, strict=True):
+            settle = partial(one.settle, record, failure)  # (4)
+            one.sent = True
+            try:
+                self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
+            except DriftlineError as error:
+                _call(one.loop, partial(settle, error))
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)
