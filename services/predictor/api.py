@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from driftline.contracts import prediction_fields as fields
 from driftline.features.online import OnlineStore
@@ -20,7 +20,15 @@ from driftline.runtime.problem import field_errors, problem, problem_of, problem
 from driftline.serving.rack import ModelRack
 from services.predictor.answers import Answers, features_of, models_of
 from services.predictor.batching import HttpBatches, Record
-from services.predictor.documentation import TIMEOUT_PARAMETER, answer_response, request_schema
+from services.predictor.bulk import JSON_LINES, RowReader, answer_lines, split_rows
+from services.predictor.documentation import (
+    BULK_DESCRIPTION,
+    TIMEOUT_PARAMETER,
+    answer_response,
+    bulk_content,
+    bulk_response,
+    request_schema,
+)
 from services.predictor.requests import (
     TIMEOUT_HEADER,
     ReadRequest,
@@ -69,15 +77,28 @@ def predictor_routes(state: PredictorState) -> APIRouter:
             timeout_ms = read_timeout_ms(request.headers.get(TIMEOUT_HEADER))
         except WrongValueError as error:
             read = replace(read, mistakes=((("header", TIMEOUT_HEADER), str(error)), *read.mistakes))
-        with log_context(request_id=read.id):
-            if unreadable is not None:
-                return await _refuse(batches, read, unreadable)
-            if read.mistakes:
-                return await _refuse(batches, read, None)
-            return await predicted(batches, read.record, timeout_ms, state.answers.get(model))
+        return await _settled(batches, read, unreadable, timeout_ms, state.answers.get(model))
 
+    async def predict_rows(model: str, request: Request) -> Response:
+        batches, reader, answers = state.logging(), readers[model], state.answers[model]
+        try:
+            rows = split_rows(request.headers.get("content-type", ""), await request.body())
+        except RefusedError as error:
+            read = read_request(state.project, model, {}, state.clock.now_us())
+            return await _settled(batches, read, error, None, answers)
+
+        async def answer(row: bytes) -> Response:
+            read, unreadable = reader.read(row, state.clock.now_us())
+            return await _settled(batches, read, unreadable, None, answers)
+
+        return StreamingResponse(answer_lines(rows, answer), media_type=JSON_LINES)
+
+    readers = {
+        name: RowReader(state.project, declaration) for name, declaration in state.project.models.items()
+    }
     for declaration in state.project.models.values():
         _document(router, declaration, predict)
+        _document_bulk(router, declaration, predict_rows)
     router.add_api_route(
         "/v1/models/{model}/predictions",
         predict,
@@ -126,7 +147,21 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     return router
 
 
-async def predicted(
+async def _settled(
+    batches: HttpBatches,
+    read: ReadRequest,
+    unreadable: RefusedError | None,
+    timeout_ms: int | None,
+    answers: Answers | None,
+) -> Response:
+    """Predict a request, or refuse it; either way it is in the log when this returns."""
+    with log_context(request_id=read.id):
+        if unreadable is not None or read.mistakes:
+            return await _refuse(batches, read, unreadable)
+        return await _predicted(batches, read.record, timeout_ms, answers)
+
+
+async def _predicted(
     batches: HttpBatches, request: Record, timeout_ms: int | None, answers: Answers | None
 ) -> Response:
     """Predict a request and return its answer; ``answers`` is None where there is no such model."""
@@ -189,6 +224,24 @@ def _document(router: APIRouter, declaration: ModelDeclaration, handler: Any) ->
                 "content": {"application/json": {"schema": request_schema(declaration)}},
             },
         },
+    )
+
+
+def _document_bulk(router: APIRouter, declaration: ModelDeclaration, handler: Any) -> None:
+    async def predict_rows_with_one_model(request: Request) -> Response:
+        return await handler(declaration.name, request)  # type: ignore[no-any-return]
+
+    router.add_api_route(
+        f"/v1/models/{declaration.name}/predictions/bulk",
+        predict_rows_with_one_model,
+        methods=["POST"],
+        tags=["predictions"],
+        operation_id=f"predict_{declaration.name}_in_bulk",
+        summary=f"Ask {declaration.name} many times",
+        description=BULK_DESCRIPTION,
+        response_class=Response,
+        responses={200: bulk_response(), **problem_responses(415)},
+        openapi_extra={"requestBody": {"required": True, "content": bulk_content(declaration)}},
     )
 
 
