@@ -22,7 +22,7 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.project import InputType, Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
-from driftline.runtime.errors import BackpressureError, DriftlineError, UnavailableError
+from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
@@ -192,9 +192,8 @@ class HttpBatches:
         if failure is not None:
             predictions = self._engine.failed(requests, HTTP, str(failure))
         made = zip(taken, predictions, strict=True)
-        self._send(
-            [(one, record) for one, record in made if not one.late], failure
-        )  # those are logged as failed
+        in_time = [(one, record) for one, record in made if not one.late]  # the others are logged as failed
+        self._send(in_time, failure)
 
     def _log_untried(self, untried: Sequence[_Waiting]) -> None:
         """Log what was refused beforehand, and what nobody waits for any more (5)."""
@@ -209,14 +208,22 @@ class HttpBatches:
     def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
         """Send records to the log; each caller is told once its own is there."""
         # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
-        values = [frame(self._schema_id, self._codec.encode(record)) for _, record in made]
-        for (one, record), value in zip(made, values, strict=True):
+        encoded = [(one, record, self._encode(record)) for one, record in made]
+        for one, record, value in encoded:
             settle = partial(one.settle, record, failure)  # (4)
             one.sent = True
             try:
+                if isinstance(value, BadMessageError):
+                    raise value
                 self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
             except DriftlineError as error:
                 _call(one.loop, partial(settle, error))
+
+    def _encode(self, record: Record) -> bytes | BadMessageError:
+        try:
+            return frame(self._schema_id, self._codec.encode(record))
+        except BadMessageError as error:  # its neighbours are logged
+            return error
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)

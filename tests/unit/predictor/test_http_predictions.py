@@ -316,6 +316,21 @@ def test_the_header_and_the_body_are_documented(service: Service) -> None:
     assert operation["requestBody"]["content"]["application/json"]["schema"]["examples"]
 
 
+def test_a_record_that_does_not_fit_the_log_spoils_no_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = RecordCodec.encode
+
+    def fussy(self: RecordCodec, record: dict[str, Any]) -> bytes:
+        return encode(self, {**record, "amount": "much"} if record["amount"] == 13 else record)
+
+    monkeypatch.setattr(RecordCodec, "encode", fussy)
+    rows = [{**GOOD, "inputs": {"amount": amount}} for amount in (12, 13, 14)]
+    told = lines(service.run(lambda client: client.post(BULK, json=rows)))
+    assert [one["status"] for one in told] == ["ANSWERED", 422, "ANSWERED"]
+    assert [one["amount"] for one in service.logged] == [12, 14]
+
+
 BULK = f"{PATH}/bulk"
 _ROWS: list[Any] = [
     GOOD,
