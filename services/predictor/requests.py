@@ -2,11 +2,16 @@
 
 A wrong body is a refusal, and a refusal is logged: so reading a body never fails. It gives the request as far
 as it can be read, and what is wrong with it.
+
+Nearly all bodies are right, so ``GoodBodies`` reads those in one step and knows nothing of any other.
 """
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from driftline.contracts import prediction_fields as fields
 from driftline.project import InputField, InputType, ModelDeclaration, Project
@@ -17,27 +22,20 @@ from driftline.serving.request_values import (
     MAX_TEXT,
     WrongValueError,
     read_instant,
-    read_instant_us,
     read_number,
     read_request_id,
     read_text,
 )
-
-__all__ = [
-    "MAX_CALLER",
-    "MAX_KEY",
-    "MAX_TEXT",
-    "ReadRequest",
-    "WrongValueError",
-    "read_instant_us",
-    "read_request",
-]
 
 ENTITIES = "entities"
 INPUTS = "inputs"
 _KNOWN = (fields.REQUEST_ID, fields.EVENT_TIME, fields.CALLER, ENTITIES, INPUTS)
 
 _MAX_MODEL = 200
+
+#: Of how long a caller waits, in milliseconds; the service's own deadline holds as well.
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 600_000
 
 #: A field's path in the body, and what is wrong with it.
 Mistake = tuple[tuple[str, ...], str]
@@ -73,6 +71,77 @@ def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRe
     record.update(reading.inputs(declaration))
     reading.refuse_unknown(_KNOWN)
     return ReadRequest(record=record, mistakes=tuple(reading.mistakes))
+
+
+class GoodBodies:
+    """Reads the bodies of requests to one model that have no mistake: JSON is decoded and checked in one step.
+
+    Whatever it returns, ``read_request`` returns as well; for all else it returns None.
+    """
+
+    def __init__(self, project: Project, declaration: ModelDeclaration) -> None:
+        self._model = declaration.name
+        self._nothing: dict[str, Any] = {
+            **dict.fromkeys(project.request_entities),
+            **dict.fromkeys(one.name for one in project.request_inputs),
+        }
+        self._entities = tuple(dict.fromkeys(declaration.entity_keys))
+        self._inputs = tuple(one.name for one in declaration.inputs)
+        entities = _struct("Entities", {name: _limited(MAX_KEY) for name in self._entities})
+        inputs = _struct(
+            "Inputs",
+            {
+                one.name: float if one.type is InputType.DOUBLE else _limited(MAX_TEXT)
+                for one in declaration.inputs
+            },
+        )
+        named = {
+            fields.REQUEST_ID: uuid.UUID,
+            fields.EVENT_TIME: int | str,
+            fields.CALLER: _limited(MAX_CALLER),
+            ENTITIES: entities,
+            INPUTS: inputs,
+        }
+        self._decode = msgspec.json.Decoder(_struct("Body", named)).decode
+
+    def read(self, body: bytes, now_us: int) -> dict[str, Any] | None:
+        """Return the record of the request that a body means; None where anything is wrong with it."""
+        try:
+            request_id, event_time, caller, entities, inputs = _values(self._decode(body))
+            instant_us = now_us if event_time is None else read_instant(event_time)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        record = {
+            fields.REQUEST_ID: new_id() if request_id is None else str(request_id),
+            fields.MODEL: self._model,
+            fields.REQUESTED_AT: now_us,
+            fields.EVENT_TIME: instant_us,
+            fields.CALLER: caller,
+            **self._nothing,
+        }
+        if entities is not None:
+            record.update(zip(self._entities, _values(entities), strict=True))
+        if inputs is not None:
+            record.update(zip(self._inputs, _values(inputs), strict=True))
+        return record
+
+
+_values = msgspec.structs.astuple
+
+
+def _limited(longest: int) -> Any:
+    return Annotated[str, msgspec.Meta(max_length=longest)]
+
+
+def _struct(name: str, types: Mapping[str, Any]) -> Any:
+    """Return a type with optional, nullable fields and no others. The fields' names may be Python's keywords."""
+    places = [f"field_{place}" for place in range(len(types))]
+    return msgspec.defstruct(
+        name,
+        [(place, kind | None, None) for place, kind in zip(places, types.values(), strict=True)],
+        rename=dict(zip(places, types, strict=True)),
+        forbid_unknown_fields=True,
+    )
 
 
 class _Reading:
@@ -145,3 +214,16 @@ class _Reading:
 
 def _reader_of(field: InputField) -> Callable[[Any], Any]:
     return read_number if field.type is InputType.DOUBLE else lambda value: read_text(value, MAX_TEXT)
+
+
+def read_timeout_ms(text: str | None) -> int | None:
+    """Return how long a caller says that it waits; raise WrongValueError for what is no such number.
+
+    >>> read_timeout_ms("250"), read_timeout_ms(None)
+    (250, None)
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 0 < int(text) <= MAX_TIMEOUT_MS):
+        raise WrongValueError(f"whole milliseconds from 1 to {MAX_TIMEOUT_MS:,} are wanted")
+    return int(text)

@@ -30,7 +30,6 @@ from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import label_schema, prediction_request_schema
 from driftline.contracts.topics import LABELS, PREDICTIONS
 from driftline.features import FeatureView
-from driftline.features.declarations import UNWINDOWED
 from driftline.features.differences import formula
 from driftline.features.event_columns import micros, request_keys
 from driftline.models.training_set import Join, join_as_known, labelled_requests
@@ -406,9 +405,10 @@ def _events(
 def _reach_us(views: list[FeatureView]) -> int | None:
     """Return how far back the views look; None where one looks at the newest event, however old."""
     features = [feature for view in views for feature in view.aggregated]
-    if any(one.aggregate in UNWINDOWED for one in features) or any(view.ttl_us is not None for view in views):
+    reaches = [one.reach_us for one in features]
+    if None in reaches or any(view.ttl_us is not None for view in views):
         return None
-    return max(one.window_us or 0 for one in features) + DAY_US
+    return max(reach for reach in reaches if reach is not None) + DAY_US
 
 
 def _join_logged(view: FeatureView, events: pa.Table, requests: pa.Table) -> NDArray[np.float64]:

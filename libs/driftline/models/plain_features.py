@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from driftline.features.aggregations import Aggregate, Feature
 from driftline.features.conditions import (
     Among,
     Both,
@@ -21,7 +22,7 @@ from driftline.features.conditions import (
     Present,
     Truth,
 )
-from driftline.features.declarations import Aggregate, Feature, FeatureView, OnStale
+from driftline.features.declarations import FeatureView, OnStale
 from driftline.features.derivations import (
     Arithmetic,
     Clipped,
@@ -77,7 +78,9 @@ def known_features(view: FeatureView) -> frozenset[str]:
     found = {
         one.name
         for one in view.aggregated
-        if one.aggregate in _AGGREGATES and (one.condition is None or _is_known(one.condition))
+        if one.aggregate in _AGGREGATES
+        and not one.reads_text
+        and (one.condition is None or _is_known(one.condition))
     }
     for feature in view.features:
         if isinstance(feature, Derived) and _computes(feature.expression):
@@ -193,7 +196,9 @@ def _in_window(
     A view keeps so many tiles: one that stood in the place of a later one is gone, for whoever asks for the past.
     """
     window_us = feature.window_us or 0
-    (ring,) = (ring for ring in derive_rings(view) if window_us in ring.windows_us)
+    (ring,) = (
+        ring for ring in derive_rings(view) if ring.half_life_us is None and window_us in ring.windows_us
+    )
     newest: dict[int, int] = {}
     for event in events:
         tile = event["time_us"] // ring.width_us
