@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo year test unit lint bench up down clean
+.PHONY: help demo year test unit lint bench load up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lint: .venv/.installed-dev ## check form, types and imports
 
 bench: .venv/.installed-dev ## measure the hot paths beside their peers (ARGS="feature --runs 3")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+load: .venv/.installed-dev ## open-loop load on the predictor: saturation, twice that, recovery (ARGS="--seconds 5")
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 up: .venv/.installed ## start everything for the flights and leave it running
 	$(BIN)/driftline up --project examples/flights

@@ -17,6 +17,7 @@ from benchmarks import (
     http_path,
     monitoring_path,
     profile_cost,
+    store_path,
     training_set_path,
 )
 from benchmarks.comparison import Comparison, Result
@@ -52,6 +53,7 @@ def main() -> None:
                 *monitoring_path.comparisons(bench),
                 *http_path.comparisons(bench),
                 *freshness.comparisons(bench),
+                *store_path.comparisons(bench),
             ],
             arguments.names,
         )

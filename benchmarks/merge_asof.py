@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 
 from driftline.features import FeatureView
-from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, OnStale
+from driftline.features.aggregations import UNWINDOWED, Aggregate, Feature
+from driftline.features.declarations import OnStale
 from driftline.features.layout import ViewLayout
 from driftline.project import ModelDeclaration
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT

@@ -22,6 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say of each failure when it happens, where there is a terminal: not in the processes that xdist starts."""
+    terminal = session.config.pluginmanager.getplugin("terminalreporter")
+    if terminal is not None and not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_ToldAtOnce(terminal))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -33,6 +41,21 @@ def pytest_runtest_makereport(
         for name, text in report.sections
     ]
     return report
+
+
+class _ToldAtOnce:
+    """Names a test when it fails: a run goes on for many minutes after it."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write one line, with the first of the message."""
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = (crash.message if crash else str(report.longrepr)).splitlines()
+            self._terminal.ensure_newline()
+            self._terminal.line(f"FAILED {report.nodeid}: {why[0][:200] if why else ''}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,7 +12,7 @@ from driftline.runtime.health import Health
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import DeadLetterTopic
 from driftline.streaming.loop import run_pipeline
-from driftline.streaming.service import wait_for_topics
+from driftline.streaming.service import wait_for_redis, wait_for_topics
 from services.feature_store.fenced_store import FencedStore
 from services.feature_store.pipeline import SERVICE, FeatureStorePipeline, Feed
 from services.feature_store.settings import FeatureStoreSettings
@@ -26,7 +26,7 @@ def run_feature_store(
     partitions = wait_for_topics(
         settings.kafka_config(), map(topics.events, project.event_types), health=health, stop=stop
     )
-    if not partitions:
+    if not partitions or not wait_for_redis(settings.redis_url, health=health, stop=stop):
         return
     feeds = _feeds(settings, project, topics, partitions)
     store = FencedStore(settings.redis_url, prefix=topics.prefix, clock=SystemClock())

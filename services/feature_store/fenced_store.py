@@ -35,15 +35,14 @@ from typing import Any
 
 import numpy as np
 import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, WatchError
-from redis.retry import Retry
+from redis.exceptions import OutOfMemoryError, WatchError
 
 from driftline.features.keys import format_owner, hash_tag, owner_key, parse_owner, seen_key
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock
 from driftline.runtime.errors import LostOwnershipError, UnavailableError
 from driftline.runtime.logging import get_logger
+from driftline.runtime.redis_servers import ERRORS, RedisServers
 from services.feature_store.resident_views import BlobWrites
 from services.feature_store.seen_index import KEPT_HOURS
 
@@ -51,6 +50,7 @@ _log = get_logger(__name__)
 
 #: The offset in an owner key while the partition's keys are deleted.
 CLEARING = -1
+_FULL = "the online store is full: raise its maxmemory; nothing is lost meanwhile"
 _MSET_KEYS = 1_000
 _MGET_KEYS = 1_000
 #: Seen hours are deleted when the log's clock has passed them; this only sweeps up after abandoned partitions.
@@ -86,10 +86,7 @@ class FencedStore:
     """The online store as its writer sees it."""
 
     def __init__(self, redis_url: str, *, prefix: str, clock: Clock, timeout: float = 5.0) -> None:
-        # redis-py types every reply as bytes or text; without decode_responses it is bytes.
-        self._client: Any = redis.Redis.from_url(
-            redis_url, socket_timeout=timeout, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
-        )
+        self._servers = RedisServers(redis_url, timeout=timeout)
         self._prefix = prefix
         self._clock = clock
 
@@ -105,7 +102,7 @@ class FencedStore:
         return taken
 
     def _try_take(self, event_type: str, partition: int, key: str) -> Ownership | None:
-        with self._client.pipeline(transaction=True) as pipeline:
+        with self._servers.of(key).pipeline(transaction=True) as pipeline:
             pipeline.watch(key)  # (1)
             found: Any = pipeline.get(key)
             epoch, offset = parse_owner(found) if found is not None else (0, CLEARING)
@@ -142,20 +139,22 @@ class FencedStore:
         found: list[bytes | None] = []
         with self._guarded("load"):
             for start in range(0, len(keys), _MGET_KEYS):
-                found += self._client.mget(keys[start : start + _MGET_KEYS])
+                found += self._servers.mget(keys[start : start + _MGET_KEYS])
         return found
 
     def load_clock(self, ownership: Ownership) -> bytes | None:
         """Read the partition's log clock."""
         with self._guarded("load"):
-            found: bytes | None = self._client.get(_clock_key(self._tag(ownership)))
+            key = _clock_key(self._tag(ownership))
+            found: bytes | None = self._servers.of(key).get(key)
             return found
 
     def load_seen(self, ownership: Ownership, hour: int) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         """Read the ids seen in the hours that still count at ``hour``, in log order each."""
         for kept in range(hour - KEPT_HOURS, hour + 1):
+            key = self._seen_key(ownership, kept)
             with self._guarded("load"):
-                found = self._client.get(self._seen_key(ownership, kept))
+                found = self._servers.of(key).get(key)
             if found:
                 yield kept, np.frombuffer(found, "<u8")
 
@@ -165,7 +164,7 @@ class FencedStore:
             return []
         keys = [owner_key(self._prefix, one.event_type, one.partition) for one in owned]
         with self._guarded("check"):
-            found = self._client.mget(keys)
+            found = self._servers.mget(keys)
         return [
             (one, None if value is None else parse_owner(value)[0])
             for one, value in zip(owned, found, strict=True)
@@ -174,7 +173,7 @@ class FencedStore:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._servers.close()
 
     def _clear(self, ownership: Ownership, oldest: int) -> Ownership:
         tag = self._tag(ownership)
@@ -182,7 +181,7 @@ class FencedStore:
         cursor, deleted = 0, 0
         while True:
             with self._guarded("clear"):
-                cursor, found = self._client.scan(cursor, match=f"dl:{tag}:*", count=5_000)
+                cursor, found = self._servers.of(owner).scan(cursor, match=f"dl:{tag}:*", count=5_000)
             keys = [key for key in found if key != owner]
             if keys:
                 self._step(ownership, [_command(b"UNLINK", *keys)], CLEARING)
@@ -210,7 +209,7 @@ class FencedStore:
         commands = [*commands, _command(b"SET", owner, moved.value)]
         # One joined buffer: packing 8,000 arguments through the client's pipeline takes three times as long.
         payload = b"".join([_command(b"MULTI"), *commands, _command(b"EXEC")])
-        with self._guarded("write"), self._connection() as connection:
+        with self._guarded("write"), self._connection(owner) as connection:
             connection.send_packed_command([_command(b"WATCH", owner) + _command(b"GET", owner)])  # (5)
             connection.read_response()
             found = connection.read_response()
@@ -220,6 +219,8 @@ class FencedStore:
             connection.send_packed_command([payload])  # (7)
             replies = [_reply(connection) for _ in range(len(commands) + 2)]  # (8), (9)
         for reply in replies:
+            if isinstance(reply, OutOfMemoryError):
+                raise UnavailableError(_FULL) from reply
             if isinstance(reply, Exception):
                 raise UnavailableError(f"the online store refused a write: {reply}") from reply
         if replies[-1] is None:
@@ -243,8 +244,8 @@ class FencedStore:
         return seen_key(self._prefix, ownership.event_type, ownership.partition, hour).encode()
 
     @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        pool = self._client.connection_pool
+    def _connection(self, key: bytes) -> Iterator[Any]:
+        pool = self._servers.of(key).connection_pool
         connection = pool.get_connection()
         try:
             yield connection
@@ -259,7 +260,10 @@ class FencedStore:
         with metrics.STORE_SECONDS.labels(operation).time():
             try:
                 yield
-            except RedisError as error:
+            except OutOfMemoryError as error:
+                raise UnavailableError(_FULL) from error
+            except ERRORS as error:
+                self._servers.moved()
                 raise UnavailableError(f"the online store does not answer: {error}") from error
 
 

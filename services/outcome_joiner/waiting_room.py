@@ -15,19 +15,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import redis
 from numpy.typing import NDArray
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
+from redis.commands.core import Script
+from redis.exceptions import ClusterError, MovedError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.ids import new_id
+from driftline.runtime.redis_servers import ERRORS, RedisServers
 
 _SCRIPT = (Path(__file__).parent / "join.lua").read_text()
 #: Rows of one script call: other readers of this Redis wait for some milliseconds at most.
@@ -109,10 +110,8 @@ class WaitingRoom:
     def __init__(
         self, redis_url: str, *, prefix: str, places: int, ttl_seconds: int, timeout: float = 10.0
     ) -> None:
-        self._client: Any = redis.Redis.from_url(
-            redis_url, socket_timeout=timeout, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
-        )
-        self._script = self._client.register_script(_SCRIPT)
+        self._servers = RedisServers(redis_url, timeout=timeout)
+        self._script = Script(None, _SCRIPT.encode())  # type: ignore[arg-type]  # each call names its client
         self._prefix = f"dl:{{{prefix}.outcomes}}:"
         self._places = places
         self._ttl = ttl_seconds
@@ -122,7 +121,7 @@ class WaitingRoom:
     def take(self, place: Place, position: int | None) -> bool:
         """Begin with a partition at its committed offset; False where the room must be built anew first."""
         committed = position or 0
-        with _guarded():
+        with self._guarded():
             whole, applied = self._client.get(self._key("ready")) == _WHOLE, self._offset(place)
             if whole and applied is None and not committed:
                 self._client.hsetnx(self._key("o"), place.name, 0)
@@ -156,8 +155,8 @@ class WaitingRoom:
         for row in zip(rows.first[part], rows.second[part], rows.third[part], strict=True):
             arguments += row
         try:
-            with _guarded():
-                found: list[bytes] = self._script(keys=[self._key("o")], args=arguments)
+            with self._guarded():
+                found: list[bytes] = self._script(keys=[self._key("o")], args=arguments, client=self._client)
         except ResponseError as error:
             if str(error).startswith(_LOST):
                 raise LostRoomError(str(error)) from error
@@ -167,26 +166,32 @@ class WaitingRoom:
 
     def counts(self) -> dict[str, int]:
         """Return what became of predictions and labels since the room was made."""
-        with _guarded():
+        with self._guarded():
             found = self._client.hgetall(self._key("n"))
         return {name.decode(): int(number) for name, number in found.items()}
 
     def begin_rebuild(self, owner: str) -> bool:
-        """Empty the room for a rebuild; False where another member is at it already."""
-        with _guarded():
-            if not self._client.set(self._key("lock"), owner, nx=True, ex=_LOCK_SECONDS):
-                return False
+        """Empty the room for a rebuild; False where another member is at it already.
+
+        One that this member began in an earlier life is begun anew.
+        """
+        with self._guarded():
+            lock = self._key("lock")
+            if not self._client.set(lock, owner, nx=True, ex=_LOCK_SECONDS):
+                if self._client.get(lock) != owner.encode():
+                    return False
+                self._client.expire(lock, _LOCK_SECONDS)
             doomed = [key for key in self._client.scan_iter(self._prefix + "*") if not key.endswith(b":lock")]
             for low in range(0, len(doomed), _DELETE):
                 self._client.unlink(*doomed[low : low + _DELETE])
-            # Until the room is whole, only this member's rows count in it.
-            self._state = owner.encode()
+            # Until the room is whole, only this rebuild's rows count in it.
+            self._state = f"{owner} {new_id()}".encode()
             self._client.set(self._key("ready"), self._state)
         return True
 
     def extend_rebuild(self, places: Sequence[Place]) -> None:
         """Say that the rebuild goes on; partitions that are new to it begin at their beginning."""
-        with _guarded():
+        with self._guarded():
             self._client.expire(self._key("lock"), _LOCK_SECONDS)
             for place in places:
                 self._client.hsetnx(self._key("o"), place.name, 0)
@@ -196,14 +201,33 @@ class WaitingRoom:
         """Open the room to all members; or, where the rebuild failed, leave it to the next one."""
         self._applied.clear()
         self._state = _WHOLE
-        with _guarded():
+        with self._guarded():
             if whole:
                 self._client.set(self._key("ready"), _WHOLE)
             self._client.delete(self._key("lock"))
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._servers.close()
+
+    @property
+    def _client(self) -> Any:
+        """The server that holds the room."""
+        return self._servers.of(self._prefix)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn Redis's failures into UnavailableError; a script's own errors pass."""
+        try:
+            yield
+        except OutOfMemoryError as error:
+            raise UnavailableError("the joiner's Redis is full: raise its maxmemory") from error
+        except ERRORS as error:
+            moved = isinstance(error, (ReadOnlyError, ClusterError, MovedError))
+            if isinstance(error, ResponseError) and not moved:
+                raise
+            self._servers.moved()
+            raise UnavailableError(f"the joiner's Redis does not answer: {error}") from error
 
     def _offset(self, place: Place) -> int | None:
         found = self._client.hget(self._key("o"), place.name)
@@ -211,19 +235,6 @@ class WaitingRoom:
 
     def _key(self, name: str) -> str:
         return self._prefix + name
-
-
-class _guarded:  # noqa: N801  (a context manager that reads as a word)
-    """Turns Redis's failures into UnavailableError; a script's own errors pass."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, ResponseError) and not str(error).startswith(("LOADING", "OOM", "READONLY")):
-            return
-        if isinstance(error, RedisError):
-            raise UnavailableError(f"the joiner's Redis does not answer: {error}") from error
 
 
 def _claims(found: list[bytes]) -> Claims:

@@ -3,11 +3,12 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
 from driftline.contracts.project_schemas import (
     platform_schema,
@@ -16,7 +17,8 @@ from driftline.contracts.project_schemas import (
 )
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS
-from driftline.features.online import OnlineStore
+from driftline.features.online import TIMEOUT_SECONDS, OnlineStore
+from driftline.features.store_connection import StoreConnection
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
@@ -33,6 +35,7 @@ from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
+from services.predictor.endpoint import QuickAnswers
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
@@ -70,6 +73,8 @@ class Predictor:
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
+        # Last, so within the limits and before the routes.
+        self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
         health.set("http", ready=False, detail="waiting for the schema registry")
 
     def run(self, stop: threading.Event) -> None:
@@ -97,7 +102,7 @@ class Predictor:
         )
         if schema_id is not None:
             self._encoder = BatchEncoder(schema, schema_id)
-            self._open_http(self._encoder)
+            self._open_http(schema, schema_id)
         return schema_id is not None
 
     def close(self) -> None:
@@ -108,7 +113,7 @@ class Predictor:
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
         self._registry.close()
 
-    def _open_http(self, encoder: BatchEncoder) -> None:
+    def _open_http(self, schema: Mapping[str, Any], schema_id: int) -> None:
         settings = self._settings
         self._producer = AcknowledgedProducer(
             settings.kafka_config(),
@@ -117,12 +122,14 @@ class Predictor:
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
+        connection = StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
         self._state.batches = HttpBatches(
             # A connection of its own: the stream's large reads do not hold up a caller's small one.
-            PredictionEngine(self._project, self._connect_store(), self._rack),
-            encoder,
+            PredictionEngine(self._project, self._connect_store(connection), self._rack),
+            self._project,
+            schema,
+            schema_id,
             self._producer,
-            requests=arrow_schema(prediction_request_schema(self._project)),
             log=self._topics.predictions,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
@@ -177,11 +184,14 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _connect_store(self) -> OnlineStore:
+    def _connect_store(self, connection: StoreConnection | None = None) -> OnlineStore:
         declared = self._topics.all_of(self._project)
         partitions = {
             name: declared[self._topics.events(name)].partitions for name in self._project.event_types
         }
         return OnlineStore(
-            self._settings.redis_url, prefix=self._topics.prefix, project=self._project, partitions=partitions
+            connection or self._settings.redis_url,
+            prefix=self._topics.prefix,
+            project=self._project,
+            partitions=partitions,
         )

@@ -117,14 +117,16 @@ class Platform:
         }
 
     def wait_applied(self, seconds: float = 120) -> None:
-        """Wait until the store has applied every event of the topic."""
+        """Wait until the store has applied every event; so many seconds without a step on are too long."""
         ends = end_offsets(self.bootstrap, self.events_topic, self.partitions)
         until = time.monotonic() + seconds
         applied: dict[int, int] = {}
         while time.monotonic() < until:
-            applied = self.applied_offsets()
-            if all(applied.get(partition, 0) >= end for partition, end in ends.items()):
+            now = self.applied_offsets()
+            if all(now.get(partition, 0) >= end for partition, end in ends.items()):
                 return
+            if now != applied:
+                applied, until = now, time.monotonic() + seconds
             time.sleep(0.1)
         raise AssertionError(f"the store stands at {applied}, the topic ends at {ends}; {self.told()}")
 
@@ -139,7 +141,7 @@ class Platform:
         return found
 
     def wait_consumed(self, topic: str, group: str, seconds: float = 120) -> None:
-        """Wait until a consumer group has committed the whole topic."""
+        """Wait until a consumer group has committed the whole topic; so many seconds without a step on are too long."""
         partitions = load_manifest().streams[topic.removeprefix(f"{self.prefix}.")].partitions
         consumer = Consumer(
             {
@@ -150,6 +152,7 @@ class Platform:
         )
         until = time.monotonic() + seconds
         waiting: list[Any] = []
+        reached: dict[int, int] = {}
         while time.monotonic() < until:
             committed = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
             ends = record_ends(self.bootstrap, topic, partitions)
@@ -161,6 +164,9 @@ class Platform:
             if not waiting:
                 consumer.close()
                 return
+            now = {c.partition: c.offset for c in committed}
+            if now != reached:
+                reached, until = now, time.monotonic() + seconds
             time.sleep(0.2)
         raise AssertionError(
             f"{group} still has to read (partition, committed, end): {waiting}; {self.told()}"
@@ -177,15 +183,16 @@ class Platform:
     def group(self, service: str) -> str:
         return f"{self.project.name}.{service}"
 
-    def start_second(self, service: str) -> "subprocess.Popen[bytes]":
-        """Start one more process of a service outside the supervisor, as a second worker of the group."""
-        with (self.state / "logs" / f"{service}-9.log").open("ab") as log:
+    def start_another(self, service: str, number: int = 9) -> "subprocess.Popen[bytes]":
+        """Start one more process of a service outside the supervisor, as another worker of the group."""
+        instance = f"{service}-{number}"
+        with (self.state / "logs" / f"{instance}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", f"services.{service}"],
                 env={
                     **os.environ,
                     **self.environment,
-                    "DRIFTLINE_INSTANCE": f"{service}-9",
+                    "DRIFTLINE_INSTANCE": instance,
                     "DRIFTLINE_PORT": "0",
                 },
                 stdout=log,
@@ -193,6 +200,6 @@ class Platform:
             )
 
     @staticmethod
-    def stop_second(process: "subprocess.Popen[bytes]") -> None:
+    def stop_another(process: "subprocess.Popen[bytes]") -> None:
         process.terminate()
         assert process.wait(60) == 0

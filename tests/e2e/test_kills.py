@@ -1,5 +1,6 @@
 """Nothing acknowledged is lost or doubled, whichever process is killed at whichever moment (X5)."""
 
+import itertools
 import os
 import random
 import signal
@@ -74,6 +75,11 @@ def predictions_of(platform: Platform) -> Counter[str]:
     return Counter(platform.prediction_codec.decode(m.value()[5:])["request_id"] for m in messages)  # type: ignore[index]
 
 
+def sent_requests(platform: Platform) -> Counter[str]:
+    messages = committed(platform.bootstrap, platform.requests_topic, platform.requests_partitions)
+    return Counter(platform.request_codec.decode(m.value()[5:])["request_id"] for m in messages)  # type: ignore[index]
+
+
 def kill_at_random_moments(platform: Platform, instance: str, seed: int, kills: int = KILLS) -> None:
     source = random.Random(seed)
     for _ in range(kills):
@@ -112,10 +118,7 @@ def test_predictor_killed(platform: Platform) -> None:
     calls.end()
     platform.wait_consumed(platform.requests_topic, "predictor")
     logged = predictions_of(platform)
-    sent = Counter(
-        platform.request_codec.decode(m.value()[5:])["request_id"]  # type: ignore[index]
-        for m in committed(platform.bootstrap, platform.requests_topic, platform.requests_partitions)
-    )
+    sent = sent_requests(platform)
     assert requests.acknowledged
     assert calls.acknowledged
     assert requests.acknowledged - set(logged) == set()
@@ -181,6 +184,38 @@ def test_a_partition_without_rows_holds_no_window_open(platform: Platform) -> No
     wait_every_window_before(platform, orders.end_us + 9 * HOUR_US)
 
 
+def test_workers_come_and_go_under_load(platform: Platform) -> None:
+    """One, four, one: more workers than the events have partitions; two leave in order, one is killed."""
+    traffic, requests = event_traffic(platform, 15), request_traffic(platform, 16)
+    traffic.start()
+    requests.start()
+    workers = {
+        service: [platform.start_another(service, number) for number in (7, 8, 9)]
+        for service in ("feature_store", "predictor")
+    }
+    try:
+        time.sleep(15)
+        for first, second, third in workers.values():
+            platform.stop_another(first)
+            third.kill()
+            third.wait()
+            platform.stop_another(second)
+        time.sleep(5)
+    finally:
+        for worker in itertools.chain(*workers.values()):
+            worker.kill()
+            worker.wait()
+        traffic.end()
+        requests.end()
+    assert_events_in_topic(platform, traffic.acknowledged)
+    assert_store_equals_replay(platform)
+    platform.wait_consumed(platform.requests_topic, "predictor")
+    logged = predictions_of(platform)
+    sent = sent_requests(platform)
+    assert requests.acknowledged - set(logged) == set()
+    assert {request: number for request, number in sent.items() if logged[request] != number} == {}
+
+
 def test_store_killed_and_restarted_empty(platform: Platform) -> None:
     traffic = event_traffic(platform, 5)
     requests, labels = Orders(platform, 10).traffic(10)
@@ -226,7 +261,7 @@ def test_zombie_writes_nothing(platform: Platform, instance: str) -> None:
     traffic.start()
     time.sleep(1)
     platform.supervisor.kill(instance, signal.SIGSTOP)
-    second = platform.start_second(service)
+    second = platform.start_another(service)
     try:
         time.sleep(25)  # past the session time-out: the group gives the partitions to the second process
         platform.supervisor.kill(instance, signal.SIGCONT)
@@ -234,7 +269,7 @@ def test_zombie_writes_nothing(platform: Platform, instance: str) -> None:
     finally:
         traffic.end()
         platform.supervisor.wait_ready(60)
-        platform.stop_second(second)
+        platform.stop_another(second)
     if service == "feature_store":
         assert_store_equals_replay(platform)
     else:

@@ -1,6 +1,7 @@
 """From what happens on the platform to causes of alerts: which group, how bad, what to say, what to do.
 
-A group is ``<prefix>/<model>/<kind>`` or ``<prefix>/services/<service>``. Kinds of a model's problems:
+A group is ``<prefix>/<model>/<kind>``, ``<prefix>/features/parity`` or ``<prefix>/services/<service>``. Kinds of a
+model's problems:
 
 ========== ==================================================================================
 drift      a drift signal, whatever was measured: one problem per version and segment
@@ -28,8 +29,8 @@ BY = "alerter"
 
 DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
 TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
-SERVICE, ROUTE = "service", "route"
-KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE)
+SERVICE, ROUTE, PARITY = "service", "route", "parity"
+KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE, PARITY)
 
 _INPUT_CHECKS = frozenset(
     {
@@ -238,6 +239,35 @@ class Causes:
             by=BY,
         )
 
+    def of_mismatch(self, *, view: str, team: str, text: str, since: int, at: int, by: str) -> Cause:
+        """Return the cause for a view whose served values are not what its events give, in a look of a span."""
+        return Cause(
+            input_id=stable_id("parity", self.prefix, view, since, at),
+            group=self.parity_group,
+            problem=f"{view}|",
+            severity=self._severity(view, PARITY, Severity.CRITICAL),
+            source=by,
+            model=None,
+            team=team or self.team,
+            title=f"{view}: served values are not what its events give",
+            text=text,
+            runbook=self._runbook(view, PARITY),
+            lasting=True,
+            since=since,
+            happened_at=at,
+            by=by,
+        )
+
+    def of_match(self, *, view: str, at: int, by: str) -> Clearance:
+        """Return the end of that."""
+        return Clearance(
+            input_id=stable_id("parity again", self.prefix, view, at),
+            group=self.parity_group,
+            problem=f"{view}|",
+            reason=f"all served values of {view} that were looked at are what its events give",
+            by=by,
+        )
+
     def of_deaf_route(self, *, route: str, notice_id: str, detail: str, at: int) -> Cause:
         """Return the cause for a route that takes no notifications."""
         return Cause(
@@ -270,6 +300,11 @@ class Causes:
     def group(self, model: str, kind: str) -> str:
         """Return the group of a kind of problem of a model."""
         return f"{self.prefix}/{model}/{kind}"
+
+    @property
+    def parity_group(self) -> str:
+        """The group of views whose served values differ from what their events give."""
+        return f"{self.prefix}/features/{PARITY}"
 
     def service_group(self, service: str) -> str:
         """Return the group of a service's failures."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +24,9 @@ from driftline.embedded.cache import ArtifactCache
 from driftline.embedded.java import java_version
 from driftline.embedded.ports import free_port
 from driftline.project import load_project
-from driftline.runtime.errors import ConfigurationError, DriftlineError
+from driftline.runtime.errors import ConfigurationError, DriftlineError, UnavailableError
+from driftline.runtime.redis_memory import eviction
+from driftline.runtime.redis_servers import RedisServers, names_cluster
 from driftline.runtime.settings import PlatformSettings
 
 _TIMEOUT_SECONDS = 5.0
@@ -216,12 +219,19 @@ def _reach(variable: str, address: str | None) -> Finding:
                 ).raise_for_status()
                 found = f"{address}: {len(answer.json())} subjects"
             case _:
-                with redis.Redis.from_url(address, socket_timeout=_TIMEOUT_SECONDS) as client:
-                    found = f"{client.info('server')['redis_version']} answers"
+                with closing(RedisServers(address, timeout=_TIMEOUT_SECONDS)) as servers:
+                    nodes = servers.every()
+                    versions = {client.info("server")["redis_version"] for client in nodes}
+                    if wrong := next(filter(None, map(eviction, nodes)), None):
+                        return _bad(SERVERS[variable], wrong, "CONFIG SET maxmemory-policy noeviction")
+                found = f"{', '.join(sorted(versions))} answers" + (
+                    f" from {len(nodes)} nodes" if names_cluster(address) else ""
+                )
     except (
         KafkaException,
         ConfigurationError,
         httpx.HTTPError,
+        UnavailableError,
         redis.RedisError,
         ValueError,
         OSError,

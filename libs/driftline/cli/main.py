@@ -47,7 +47,10 @@ ENTRIES = (
     Entry("drift", "drift:app", "Show drift, its damage, where and since when.", group=True),
     Entry("alerts", "alerts:app", "What is wrong, who was told, and who takes care of it.", group=True),
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),
-    Entry("training-set", "archive:training_sets", "Build, list and pull named training sets.", group=True),
+    Entry(
+        "training-set", "training_sets:app", "Build, check, list and pull named training sets.", group=True
+    ),
+    Entry("parity", "parity:parity", "Compute served feature values again, and compare them."),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),
     Entry("replay", "replay:replay", "Score logged requests again, bit for bit, or with another version."),
 )

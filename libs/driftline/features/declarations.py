@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from driftline.features.aggregations import Feature, all_of
 from driftline.features.conditions import Condition
-from driftline.features.derivations import Derived, finite_default
+from driftline.features.derivations import Derived
 from driftline.features.names import check_name
-from driftline.runtime.durations import format_duration, parse_duration_us
-
-
-class Aggregate(StrEnum):
-    """How the values in a window become one."""
-
-    COUNT = "count"
-    SUM = "sum"
-    MEAN = "mean"
-    RATE = "rate"
-    MIN = "min"
-    MAX = "max"
-    STD = "std"
-    LAST = "last"
-    TIME_SINCE_LAST = "time_since_last"
-
-
-#: Aggregates without a window: they describe the newest event of the entity.
-UNWINDOWED = frozenset({Aggregate.LAST, Aggregate.TIME_SINCE_LAST})
+from driftline.runtime.durations import parse_duration_us
 
 
 class OnStale(StrEnum):
@@ -105,108 +88,6 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
-    """One aggregate of one field over one window.
-
-    ``window_us`` is None for the aggregates that have none (last, time since last); ``field`` is empty
-    for ``count()``, which counts events. ``default`` is served where there is no value. ``condition`` says
-    which of the view's events it looks at; None: all.
-    """
-
-    aggregate: Aggregate
-    field: str = ""
-    window_us: int | None = None
-    default: float | None = None
-    alias: str = ""
-    condition: Condition | None = None
-
-    def over(self, window: str) -> Feature:
-        """Return this feature over a sliding window, like ``"3h"``."""
-        if self.aggregate in UNWINDOWED:
-            msg = f"{self.aggregate}({self.field!r}) looks at the newest event only and takes no window"
-            raise ValueError(msg)
-        return replace(self, window_us=parse_duration_us(window))
-
-    def where(self, condition: Condition) -> Feature:
-        """Return this feature over the events that satisfy a condition. It needs a name of its own."""
-        return replace(self, condition=_combined(self.condition, condition))
-
-    def named(self, name: str) -> Feature:
-        """Return this feature under a name of its own."""
-        check_name("feature", name)
-        return replace(self, alias=name)
-
-    def or_default(self, value: float) -> Feature:
-        """Return this feature with a value that is served where there is none."""
-        return replace(self, default=finite_default(self.name, value))
-
-    @property
-    def name(self) -> str:
-        """The feature's name within its view, like ``mean_arrival_delay_3h``."""
-        if self.alias:
-            return self.alias
-        window = "" if self.window_us is None else format_duration(self.window_us)
-        return "_".join(part for part in (self.aggregate.value, self.field, window) if part)
-
-    @property
-    def input(self) -> str:
-        """Name of what the kernels take for this feature: the field, or what a condition leaves of it."""
-        return self.field if self.condition is None else f"{self.field} where {self.condition}".strip()
-
-
-def _combined(first: Condition | None, second: Condition) -> Condition:
-    if not isinstance(second, Condition):
-        msg = f'where takes a condition, like field("late").is_true(), not {second!r}'
-        raise TypeError(msg)
-    return second if first is None else first & second
-
-
-def count(field_name: str = "") -> Feature:
-    """Count events, or the events in which a field is present."""
-    return Feature(Aggregate.COUNT, field_name)
-
-
-def sum_of(field_name: str) -> Feature:
-    """Sum a numeric field."""
-    return Feature(Aggregate.SUM, field_name)
-
-
-def mean(field_name: str) -> Feature:
-    """Average a numeric field over the events that have it."""
-    return Feature(Aggregate.MEAN, field_name)
-
-
-def rate(field_name: str) -> Feature:
-    """Give the share of true among the events that have this boolean field."""
-    return Feature(Aggregate.RATE, field_name)
-
-
-def minimum(field_name: str) -> Feature:
-    """Give the smallest value."""
-    return Feature(Aggregate.MIN, field_name)
-
-
-def maximum(field_name: str) -> Feature:
-    """Give the largest value."""
-    return Feature(Aggregate.MAX, field_name)
-
-
-def std(field_name: str) -> Feature:
-    """Give the population standard deviation (divisor n, as ``numpy.std``)."""
-    return Feature(Aggregate.STD, field_name)
-
-
-def last(field_name: str) -> Feature:
-    """Give the value in the newest event that has the field (event time; of equal times the larger value)."""
-    return Feature(Aggregate.LAST, field_name)
-
-
-def time_since_last() -> Feature:
-    """Give the seconds since the entity's newest event."""
-    return Feature(Aggregate.TIME_SINCE_LAST)
-
-
-@dataclass(frozen=True, slots=True)
 class FeatureView:
     """A versioned group of features over one source; the unit that is stored, served and versioned.
 
@@ -240,19 +121,13 @@ class FeatureView:
             msg = f"feature view {self.name!r}: versions start at 1, got {self.version}"
             raise ValueError(msg)
         if self.where is not None:
-            _combined(None, self.where)
+            all_of(None, self.where)
         if not self.features:
             msg = f"feature view {self.name!r} declares no features"
             raise ValueError(msg)
         for feature in self.aggregated:
-            if feature.aggregate not in UNWINDOWED and feature.window_us is None:
-                msg = f"feature view {self.name!r}: {feature.name} needs a window: .over('3h')"
-                raise ValueError(msg)
-            if feature.condition is not None and not feature.alias:
-                msg = (
-                    f"feature view {self.name!r}: {feature.name} over the events where {feature.condition} needs a "
-                    f"name that says so: .named('...')"
-                )
+            if mistake := feature.mistake():
+                msg = f"feature view {self.name!r}: {mistake}"
                 raise ValueError(msg)
         names = [feature.name for feature in self.features]
         for name in names:

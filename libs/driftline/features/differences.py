@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from driftline.features.declarations import Feature, FeatureView, OnStale
+from driftline.features.aggregations import Feature
+from driftline.features.declarations import FeatureView, OnStale
 from driftline.features.derivations import Derived, plain_number
 from driftline.features.rings import derive_rings
 from driftline.runtime.durations import format_duration
@@ -23,6 +24,7 @@ class Aspect(StrEnum):
     CONDITION = "condition"
     EVENT_TIME = "event time"
     WINDOWS = "windows"
+    HALF_LIVES = "half-lives"
     AGGREGATIONS = "aggregations"
     TILES = "tiles"
     TTL = "time to live"
@@ -101,17 +103,24 @@ def computation(feature: Feature | Derived) -> str:
     'mean(price) over 1d where size = "L"'
     >>> computation(derived("trend", feature("a") - feature("b")))
     '(a - b)'
+    >>> from driftline.features import decayed_mean
+    >>> computation(decayed_mean("price", half_life="6h"))
+    'decayed_mean(price) with a half-life of 6h'
     """
     if isinstance(feature, Derived):
         return str(feature.expression)
-    window = "" if feature.window_us is None else f" over {format_duration(feature.window_us)}"
+    time = "" if feature.window_us is None else f" over {format_duration(feature.window_us)}"
+    time = (
+        time
+        if feature.half_life_us is None
+        else f" with a half-life of {format_duration(feature.half_life_us)}"
+    )
     where = "" if feature.condition is None else f" where {feature.condition}"
-    return f"{feature.aggregate}({feature.field}){window}{where}"
+    return f"{feature.aggregate}({feature.subject}){time}{where}"
 
 
 def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
     source = view.source
-    windows = sorted({feature.window_us for feature in view.aggregated if feature.window_us is not None})
     yield Aspect.NAME, view.name
     keys = f" ({', '.join(view.entity.keys)})" if view.entity.composite else ""
     yield Aspect.ENTITY, f"{view.entity.name}{keys}"
@@ -119,11 +128,16 @@ def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
     yield Aspect.ENTITY_FIELD, ", ".join(source.entity_fields)
     yield Aspect.CONDITION, "none" if view.where is None else str(view.where)
     yield Aspect.EVENT_TIME, source.event_time
-    yield Aspect.WINDOWS, ", ".join(map(format_duration, windows)) or "none"
+    yield Aspect.WINDOWS, _times(feature.window_us for feature in view.aggregated)
+    yield Aspect.HALF_LIVES, _times(feature.half_life_us for feature in view.aggregated)
     yield Aspect.AGGREGATIONS, ", ".join(sorted({feature.aggregate for feature in view.aggregated}))
     yield Aspect.TILES, _tiles(view)
     yield Aspect.TTL, "none" if view.ttl_us is None else format_duration(view.ttl_us)
     yield Aspect.ON_STALE, OnStale(view.on_stale).value
+
+
+def _times(times_us: Iterable[int | None]) -> str:
+    return ", ".join(map(format_duration, sorted({time for time in times_us if time is not None}))) or "none"
 
 
 def _tiles(view: FeatureView) -> str:

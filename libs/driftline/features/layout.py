@@ -10,6 +10,7 @@ A row is one item of a numpy structured dtype::
     last_time    i8 [L]      and the time of its event
     acc_k        f8 [S, A]   ring k: the accumulators of each tile
     tiles_k      i4 [S]      ring k: number of the tile in each slot, -1 where the slot is empty
+    registers_k  u1 [S, R]   ring k, if it has sketches: their registers in each tile
 
 A slot belongs to the largest tile number that was ever put there, so a row is a function of the *set*
 of its events: neither their order nor their batches nor their partitions change a bit.
@@ -26,10 +27,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.features.aggregations import UNWINDOWED, Aggregate, Feature
 from driftline.features.conditions import Condition
-from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.declarations import FeatureView
 from driftline.features.derivations import Derived, Expression
-from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings
+from driftline.features.rings import SECOND_US, Measure, Ring, accumulators_of, derive_rings, sketches_of
 from driftline.runtime.durations import format_duration
 
 #: State rows: an array of a layout's structured dtype.
@@ -63,12 +65,22 @@ class Derivation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilteredInput:
-    """An input of the kernels that a condition makes of a field (of the events themselves where it is empty)."""
+class MadeInput:
+    """An input of the kernels that is made of a field (of the events themselves where it is empty).
+
+    Texts become the places of ``categories``, or hashes where ``hashed``; where a condition does not hold, null.
+    """
 
     name: str
     field: str
-    condition: Condition
+    condition: Condition | None
+    categories: tuple[str, ...]
+    hashed: bool
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the field is no number."""
+        return self.hashed or bool(self.categories)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +88,7 @@ class ViewLayout:
     """The state layout of a feature view.
 
     ``inputs`` are the columns that the kernels take: the event fields that features read as numbers, all of
-    which are ``fields``, but those read only under a condition; and what ``filtered`` makes of fields.
+    which are ``fields``, but those read only under a condition; and what ``made`` makes of fields.
 
     >>> from driftline.features import Entity, FeatureView, Source, count, mean
     >>> arrivals = Source("arrivals", entity=Entity("origin"), event_time="arrived_at")
@@ -94,7 +106,7 @@ class ViewLayout:
     lasts: tuple[str, ...]
     inputs: tuple[str, ...]
     fields: tuple[str, ...]
-    filtered: tuple[FilteredInput, ...]
+    made: tuple[MadeInput, ...]
     base_us: int
     dtype: np.dtype[np.void]
     fingerprint: int
@@ -122,11 +134,13 @@ class ViewLayout:
         """Explain what an entity keeps: windows, tiles, resolution, bytes."""
         lines = [f"{self.view.ref}: {self.blob_bytes:,} bytes per entity"]
         for ring in self.rings:
-            windows = ", ".join(format_duration(window) for window in ring.windows_us)
+            windows = f"windows {', '.join(format_duration(window) for window in ring.windows_us)}"
+            if ring.half_life_us is not None:
+                windows = f"half-life {format_duration(ring.half_life_us)}"
             lines.append(
-                f"  windows {windows}: {ring.windows_us[-1] // ring.width_us} tiles of "
+                f"  {windows}: {ring.windows_us[-1] // ring.width_us} tiles of "
                 f"{format_duration(ring.width_us)} (their resolution), {ring.slots} slots of "
-                + ", ".join(str(item) for item in ring.accumulators)
+                + ", ".join(ring.totals)
             )
         if self.lasts:
             lines.append(f"  newest value of {', '.join(self.lasts)}")
@@ -138,6 +152,7 @@ def _derive(view: FeatureView) -> ViewLayout:
     rings = derive_rings(view)
     lasts = tuple(sorted({f.input for f in view.aggregated if _reads_last(f)}))
     accumulated = {item.field for ring in rings for item in ring.accumulators}
+    sketched = {item.field for ring in rings for item in ring.sketches}
     dtype = _dtype(rings, lasts)
     fingerprint = _fingerprint(view, rings, lasts)
     neutral = tuple(_neutral(ring) for ring in rings)
@@ -145,9 +160,9 @@ def _derive(view: FeatureView) -> ViewLayout:
         view=view,
         rings=rings,
         lasts=lasts,
-        inputs=tuple(sorted((accumulated | set(lasts)) - {""})),
-        fields=tuple(sorted({f.field for f in view.aggregated} - {""})),
-        filtered=_filtered(view),
+        inputs=tuple(sorted((accumulated | sketched | set(lasts)) - {""})),
+        fields=tuple(sorted({f.field for f in view.aggregated if not f.reads_text} - {""})),
+        made=_made(view),
         base_us=math.gcd(*(ring.width_us for ring in rings)) or SECOND_US,
         dtype=dtype,
         fingerprint=fingerprint,
@@ -184,11 +199,18 @@ def _reads_last(feature: Feature) -> bool:
     )
 
 
-def _filtered(view: FeatureView) -> tuple[FilteredInput, ...]:
+def _made(view: FeatureView) -> tuple[MadeInput, ...]:
     found = {
-        f.input: FilteredInput(name=f.input, field=f.field, condition=f.condition)
-        for f in view.aggregated
-        if f.condition is not None
+        part.input: MadeInput(
+            name=part.input,
+            field=part.field,
+            condition=part.condition,
+            categories=part.categories,
+            hashed=part.registers > 0,
+        )
+        for feature in view.aggregated
+        for part in feature.parts
+        if part.condition is not None or part.reads_text
     }
     return tuple(found[name] for name in sorted(found))
 
@@ -205,6 +227,11 @@ def _dtype(rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> np.dtype[np.void]
     for index, ring in enumerate(rings):
         fields.append((f"acc_{index}", "<f8", (ring.slots, len(ring.accumulators))))
     fields += [(f"tiles_{index}", "<i4", (ring.slots,)) for index, ring in enumerate(rings)]
+    fields += [
+        (f"registers_{index}", "u1", (ring.slots, ring.registers))
+        for index, ring in enumerate(rings)
+        if ring.sketches
+    ]
     return np.dtype(fields)
 
 
@@ -231,18 +258,18 @@ def _fingerprint(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, .
     source = view.source
     parts = [f"layout {LAYOUT_VERSION}", source.event_type, ",".join(source.entity_fields), source.event_time]
     parts += [] if view.where is None else [f"where {view.where}"]
-    parts += [f"{ring.width_us}x{ring.slots} {' '.join(map(str, ring.accumulators))}" for ring in rings]
+    parts += [f"{ring.width_us}x{ring.slots} {' '.join(ring.totals)}" for ring in rings]
     parts.append(" ".join(lasts))
     return zlib.crc32("\n".join(parts).encode())
 
 
 def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...]) -> tuple[Recipe, ...]:
-    """Lay out the totals: for each ring, each window, each accumulator one column, in that order."""
-    column: dict[tuple[int, str], int] = {}
+    """Lay out the totals: for each ring, each window, each of ``Ring.totals`` one column, in that order."""
+    column: dict[tuple[int | None, int | None, str], int] = {}
     for ring in rings:
-        for window in ring.windows_us:
-            for item in ring.accumulators:
-                column[window, str(item)] = len(column)
+        for window in ring.windows_us if ring.half_life_us is None else (None,):
+            for name in ring.totals:
+                column[window, ring.half_life_us, name] = len(column)
     # By aggregate and number of sources: the time since the last event has one where a condition filters.
     grouped: dict[tuple[Aggregate, int], list[tuple[int, tuple[int, ...]]]] = {}
     for out, feature in enumerate(view.features):
@@ -250,10 +277,12 @@ def _recipes(view: FeatureView, rings: tuple[Ring, ...], lasts: tuple[str, ...])
             continue
         if _reads_last(feature):
             sources: tuple[int, ...] = (lasts.index(feature.input),)
-        elif feature.aggregate in UNWINDOWED or feature.window_us is None:
+        elif feature.aggregate in UNWINDOWED:
             sources = ()
         else:
-            sources = tuple(column[feature.window_us, str(item)] for item in accumulators_of(feature))
+            times = feature.window_us, feature.half_life_us
+            items = (*accumulators_of(feature), *sketches_of(feature))
+            sources = tuple(column[*times, str(item)] for item in items)
         grouped.setdefault((feature.aggregate, len(sources)), []).append((out, sources))
     return tuple(
         Recipe(

@@ -25,7 +25,8 @@ from driftline.features.conditions import (
     Truth,
 )
 from driftline.features.event_columns import float_inputs, one_array
-from driftline.features.layout import ViewLayout
+from driftline.features.layout import MadeInput, ViewLayout
+from driftline.features.text_codes import category_places, hash_codes
 
 Floats = NDArray[np.float64]
 Events: TypeAlias = pa.RecordBatch | pa.Table
@@ -59,7 +60,7 @@ def matches(condition: Condition, events: Events) -> NDArray[np.bool_]:
 def layout_inputs(layout: ViewLayout, events: Events) -> dict[str, Floats]:
     """Return the columns that the kernels take for a layout, from a table of the view's events."""
     numbers = float_inputs(events, layout.fields)
-    if not layout.filtered:
+    if not layout.made:
         return numbers
     taken = filtered_inputs(layout, events, numbers)
     return {name: taken[name] for name in layout.inputs}
@@ -68,21 +69,35 @@ def layout_inputs(layout: ViewLayout, events: Events) -> dict[str, Floats]:
 def filtered_inputs(
     layout: ViewLayout, events: Events, numbers: Mapping[str, Floats]
 ) -> Mapping[str, Floats]:
-    """Add to the events' numbers what filtered features take: NaN where the condition does not hold.
+    """Add to the events' numbers what filtered and categorical features take: NaN where a condition does not hold.
 
     ``numbers`` has a column for each of ``layout.fields``, with a value per event.
     """
-    if not layout.filtered:
+    if not layout.made:
         return numbers
     found: dict[Condition, NDArray[np.bool_]] = {}
+    codes: dict[tuple[str, tuple[str, ...]], Floats] = {}
     added: dict[str, Floats] = {}
-    for item in layout.filtered:
+    for item in layout.made:
+        # A feature of no field counts events, or asks for the newest one's time: any number stands for "there".
+        value: Floats | float = 1.0
+        if item.reads_text:
+            key = item.field, item.categories
+            value = codes[key] = codes[key] if key in codes else _codes(item, events)
+        elif item.field:
+            value = numbers[item.field]
+        if item.condition is None:
+            added[item.name] = np.asarray(value)
+            continue
         if item.condition not in found:
             found[item.condition] = matches(item.condition, events)
-        # A feature of no field counts events, or asks for the newest one's time: any number stands for "there".
-        value = numbers[item.field] if item.field else 1.0
         added[item.name] = np.where(found[item.condition], value, np.nan)
     return {**numbers, **added}
+
+
+def _codes(item: MadeInput, events: Events) -> Floats:
+    texts = _texts(events, item.field)
+    return hash_codes(texts) if item.hashed else category_places(texts, item.categories)
 
 
 def _truth(condition: Condition, events: Events) -> pa.BooleanArray:

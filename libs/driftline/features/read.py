@@ -8,14 +8,22 @@ all else. ``last`` and ``time_since_last`` look at the newest event that the row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.features.declarations import Aggregate, OnStale
+from driftline.features.aggregations import Aggregate
+from driftline.features.decay import decayed_totals
+from driftline.features.declarations import OnStale
 from driftline.features.derivations import evaluate
 from driftline.features.layout import NEVER, TILE_LIMIT, Derivation, Recipe, State, ViewLayout
+from driftline.features.rings import Ring
+from driftline.features.sketches import Registers, estimated_counts
 from driftline.features.update import merge_parts
+
+#: Registers are merged for so many rows at a time.
+_SKETCHED_ROWS = 512
 
 FRESH, STALE, MISSING = 0, 1, 2
 
@@ -62,26 +70,33 @@ def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
 
 def window_tiles(width_us: int, windows_us: tuple[int, ...], as_of_us: Ints) -> tuple[Ints, Ints]:
     """Return for each instant the current tile ``[n]`` and, per window, the tile before its first ``[n, W]``."""
-    current = np.clip(as_of_us // width_us, -1, TILE_LIMIT + 2048)
-    lengths = np.array(windows_us, np.int64) // width_us
-    return current, np.maximum(current[:, None] - lengths, -1)
+    current = np.minimum(np.maximum(as_of_us // width_us, -1), TILE_LIMIT + 2048)
+    return current, np.maximum(current[:, None] - _lengths(width_us, windows_us), -1)
+
+
+@lru_cache(maxsize=1024)
+def _lengths(width_us: int, windows_us: tuple[int, ...]) -> Ints:
+    """Return how many tiles each window has."""
+    return np.array(windows_us, np.int64) // width_us
 
 
 def window_totals(layout: ViewLayout, state: State, as_of_us: Ints) -> Floats:
-    """Return rows' accumulators over each ring's windows: ``[n, C]``, as ``finalize`` takes them."""
+    """Return rows' totals over each ring's windows: ``[n, C]``, as ``finalize`` takes them."""
     totals = [_ring_totals(layout, index, state, as_of_us) for index in range(len(layout.rings))]
     return np.concatenate(totals, axis=1) if totals else np.empty((len(state), 0))
 
 
 def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -> Floats:
-    """Return the accumulators over each window of a ring: ``[n, windows * accumulators]``."""
+    """Return what is read of each window of a ring: ``[n, windows * totals]``."""
     ring = layout.rings[index]
     windows, width = len(ring.windows_us), len(ring.accumulators)
     tiles, accumulators = state[f"tiles_{index}"], state[f"acc_{index}"]
+    if ring.half_life_us is not None:
+        return decayed_totals(ring, tiles, accumulators, as_of_us)
     current, before = window_tiles(ring.width_us, ring.windows_us, as_of_us)
     inside = tiles[:, None, :] > before[:, :, None].astype(np.int32)
     inside &= (tiles <= current[:, None].astype(np.int32))[:, None, :]
-    totals = np.empty((len(state), windows, width))
+    totals = np.empty((len(state), windows, ring.columns))
     sums, minima = ring.additive, ring.additive + ring.minima
     # Sums are exact, so a matrix product may add them in any order.
     totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
@@ -89,7 +104,23 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
         if start < stop:
             masked = np.where(inside[..., None], accumulators[:, None, :, start:stop], neutral)
             totals[..., start:stop] = extreme(masked, axis=2)
-    return totals.reshape(len(state), windows * width)
+    if ring.sketches:
+        _fill_estimates(ring, state[f"registers_{index}"], inside, out=totals[..., width:])
+    return totals.reshape(len(state), windows * ring.columns)
+
+
+def _fill_estimates(ring: Ring, registers: Registers, inside: NDArray[np.bool_], *, out: Floats) -> None:
+    """Write the estimates of a ring's sketches ``[n, windows, sketches]``, a bounded number of rows at a time."""
+    for start in range(0, len(registers), _SKETCHED_ROWS):
+        rows = slice(start, start + _SKETCHED_ROWS)
+        for window in range(inside.shape[1]):
+            covered = inside[rows, window, :, None].view(np.uint8)
+            union = (registers[rows] * covered).max(axis=1)
+            first = 0
+            for place, sketch in enumerate(ring.sketches):
+                after = first + sketch.registers
+                out[rows, window, place] = estimated_counts(union[:, first:after])
+                first = after
 
 
 def finalize(
@@ -100,14 +131,15 @@ def finalize(
     Parameters
     ----------
     totals
-        ``[n, C]``: for each ring, each window, each accumulator one column.
+        ``[n, C]``: for each ring, each window, each of ``Ring.totals`` one column.
     last_value, last_time
         ``[n, L]``: newest value of each of ``layout.lasts`` and its event time (NEVER if there is none).
     newest
         ``[n]``: newest event time (NEVER if there is none).
     """
     missing = newest == NEVER
-    age = np.where(missing, -1, np.maximum(as_of_us - np.where(missing, 0, newest), 0))
+    age = np.maximum(as_of_us - newest, 0)
+    age[missing] = -1  # what overflowed
     values = np.empty((len(newest), len(layout.defaults)))
     for recipe in layout.recipes:
         if recipe.aggregate is Aggregate.LAST:
@@ -123,9 +155,9 @@ def finalize(
         else:
             values[:, recipe.out] = _windowed(recipe, totals)
     # Not np.copyto(where=isnan) on everything: most views declare no default.
-    if not np.isnan(layout.defaults).all():
+    if _has_defaults(layout):
         values = np.where(np.isnan(values), layout.defaults, values)
-    status = np.where(missing, np.uint8(MISSING), np.uint8(FRESH))
+    status = missing.astype(np.uint8) * np.uint8(MISSING)  # or FRESH
     if layout.view.ttl_us is not None:
         stale = age > layout.view.ttl_us
         status[stale] = STALE
@@ -136,19 +168,27 @@ def finalize(
     return ViewValues(values=values, age_us=age, status=status)
 
 
+@lru_cache(maxsize=1024)
+def _has_defaults(layout: ViewLayout) -> bool:
+    return not np.isnan(layout.defaults).all()
+
+
 def _derived(derivation: Derivation, values: Floats) -> Floats:
     found = evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
     return np.where(np.isnan(found), derivation.default, found)
 
 
 def _windowed(recipe: Recipe, totals: Floats) -> Floats:
-    taken = [totals[:, source] for source in recipe.sources]
+    taken = [totals.take(source, axis=1) for source in recipe.sources]
     match recipe.aggregate:
         case Aggregate.MIN | Aggregate.MAX:
             return np.where(np.isinf(taken[0]), np.nan, taken[0])
-        case Aggregate.MEAN | Aggregate.RATE:
+        case Aggregate.MEAN | Aggregate.RATE | Aggregate.SHARE | Aggregate.DECAYED_MEAN:
             total, count = taken
             return total / np.where(count == 0, np.nan, count)
+        case Aggregate.MOST_FREQUENT:
+            counts = np.stack(taken)
+            return np.where(counts.any(axis=0), counts.argmax(axis=0), np.nan)
         case Aggregate.STD:
             high, low, total, count = taken
             some = np.where(count == 0, np.nan, count)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
-from driftline.features.declarations import UNWINDOWED, Aggregate, Feature, FeatureView
+from driftline.features.aggregations import DECAY_HALF_LIVES, Aggregate, Feature
+from driftline.features.declarations import FeatureView
 from driftline.runtime.durations import format_duration, parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
@@ -18,6 +20,8 @@ FEWEST_TILES, MOST_TILES = 6, 96
 WANTED_TILES = 24
 #: A declared tile may make longer rings, up to here.
 MOST_DECLARED_TILES = 2_000
+#: A half-life spans at least so many tiles, and at most so many unless the tile is declared.
+FEWEST_DECAY_TILES, MOST_DECAY_TILES = 12, 24
 
 _ROUND_SECONDS = frozenset(
     [1, 2, 5, 10, 15, 20, 30]
@@ -46,6 +50,10 @@ _NEEDS = {
     Aggregate.RATE: (Measure.SUM, Measure.COUNT),
     Aggregate.MIN: (Measure.MIN,),
     Aggregate.MAX: (Measure.MAX,),
+    Aggregate.DECAYED_COUNT: (Measure.COUNT,),
+    Aggregate.DECAYED_SUM: (Measure.SUM,),
+    Aggregate.DECAYED_MEAN: (Measure.SUM, Measure.COUNT),
+    Aggregate.DISTINCT_COUNT: (),
     Aggregate.STD: (Measure.SQUARE_HIGH, Measure.SQUARE_LOW, Measure.SUM, Measure.COUNT),
 }
 
@@ -65,53 +73,129 @@ class Accumulator:
 
 
 def accumulators_of(feature: Feature) -> tuple[Accumulator, ...]:
-    """Return what a windowed feature is computed from, in the order its formula takes them."""
-    return tuple(Accumulator(measure, feature.input) for measure in _NEEDS[feature.aggregate])
+    """Return what a windowed or decayed feature adds up in tiles, in the order its formula takes them."""
+    return tuple(
+        Accumulator(measure, part.input) for part in feature.parts for measure in _NEEDS[part.aggregate]
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, order=True)
+class Sketch:
+    """The registers in each tile from which distinct values are counted. ``field`` is a ``Feature.input``."""
+
+    field: str
+    registers: int
+
+    def __str__(self) -> str:
+        return f"{self.registers} registers({self.field})"
+
+
+def sketches_of(feature: Feature) -> tuple[Sketch, ...]:
+    """Return the sketches that a feature is estimated from."""
+    return (Sketch(feature.input, feature.registers),) if feature.registers else ()
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots: properties are kept
 class Ring:
     """A ring of time tiles of one width, and the windows that are read from it.
 
     Tile ``k`` covers event times ``[k * width_us, (k + 1) * width_us)`` and lives in slot ``k % slots``.
-    The accumulators are ordered: additive ones, then minima, then maxima.
+    The accumulators are ordered: additive ones, then minima, then maxima. A ring with a half-life has one window,
+    the time that decayed features look back, in which a tile weighs less the older it is.
     """
 
     width_us: int
     slots: int
     windows_us: tuple[int, ...]
     accumulators: tuple[Accumulator, ...]
+    half_life_us: int | None = None
+    sketches: tuple[Sketch, ...] = ()
 
     @property
+    def registers(self) -> int:
+        """How many registers a tile has, those of all sketches, side by side in their order."""
+        return sum(sketch.registers for sketch in self.sketches)
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """What is read of each window, in this order: the accumulators and the sketches' estimates."""
+        return (*map(str, self.accumulators), *map(str, self.sketches))
+
+    @property
+    def columns(self) -> int:
+        """How many totals are read of each window."""
+        return len(self.accumulators) + len(self.sketches)
+
+    @cached_property
     def additive(self) -> int:
         """How many of the accumulators are sums."""
         return sum(item.measure in ADDITIVE for item in self.accumulators)
 
-    @property
+    @cached_property
     def minima(self) -> int:
         """How many of the accumulators are minima."""
         return sum(item.measure is Measure.MIN for item in self.accumulators)
 
 
 def derive_rings(view: FeatureView) -> tuple[Ring, ...]:
-    """Group a view's windows into rings.
+    """Group a view's windows into rings; each half-life has a ring of its own, after those.
 
     Raises
     ------
     ConfigurationError
-        Where a window has no fitting tile width.
+        Where a window or a half-life has no fitting tile width.
     """
-    windowed = [feature for feature in view.aggregated if feature.aggregate not in UNWINDOWED]
+    windowed = [feature for feature in view.aggregated if feature.window_us is not None]
     windows = sorted({feature.window_us for feature in windowed if feature.window_us is not None})
     if view.tile:
         groups = [(windows, _declared_width(view, windows))] if windows else []
     else:
         groups = _grouped(view, windows)
-    return tuple(_ring(windowed, group, width) for group, width in groups)
+    rings = [
+        _ring([feature for feature in windowed if feature.window_us in group], group, width)
+        for group, width in groups
+    ]
+    return (*rings, *_decay_rings(view))
 
 
-def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Ring:
-    wanted = {item for f in features if f.window_us in windows for item in accumulators_of(f)}
+def _decay_rings(view: FeatureView) -> Iterator[Ring]:
+    for half_life in sorted({f.half_life_us for f in view.aggregated if f.half_life_us is not None}):
+        decayed = [feature for feature in view.aggregated if feature.half_life_us == half_life]
+        ring = _ring(decayed, [DECAY_HALF_LIVES * half_life], _decay_width(view, half_life))
+        yield replace(ring, half_life_us=half_life)
+
+
+def _decay_width(view: FeatureView, half_life_us: int) -> int:
+    """Return the width of a half-life's tiles: the declared one, else the widest that is fine enough."""
+    if view.tile:
+        return _declared_decay_width(view, half_life_us)
+    seconds, rest = divmod(half_life_us, SECOND_US)
+    widths = [] if rest else [one for one in _divisors(seconds) if seconds // one >= FEWEST_DECAY_TILES]
+    if not widths or seconds // max(widths) > MOST_DECAY_TILES:
+        msg = (
+            f"feature view {view.name!r}: no tile width of whole seconds divides the half-life "
+            f"{format_duration(half_life_us)} into {FEWEST_DECAY_TILES} to {MOST_DECAY_TILES} tiles; take a rounder "
+            "half-life, or set tile= to a width that divides it"
+        )
+        raise ConfigurationError(msg)
+    return max(widths) * SECOND_US
+
+
+def _declared_decay_width(view: FeatureView, half_life_us: int) -> int:
+    width = _declared_seconds(view)
+    tiles = half_life_us // width
+    if half_life_us % width or tiles < FEWEST_TILES or DECAY_HALF_LIVES * tiles > MOST_DECLARED_TILES:
+        most = MOST_DECLARED_TILES // DECAY_HALF_LIVES
+        msg = (
+            f"feature view {view.name!r}: tile {view.tile!r} does not divide the half-life "
+            f"{format_duration(half_life_us)} into {FEWEST_TILES} to {most} tiles; declare another tile, or another view"
+        )
+        raise ConfigurationError(msg)
+    return width
+
+
+def _ring(features: Sequence[Feature], windows: list[int], width_us: int) -> Ring:
+    wanted = {item for feature in features for item in accumulators_of(feature)}
     order = list(Measure)
     tiles = windows[-1] // width_us
     return Ring(
@@ -120,6 +204,7 @@ def _ring(features: Iterable[Feature], windows: list[int], width_us: int) -> Rin
         slots=tiles + 2 - tiles % 2,
         windows_us=tuple(windows),
         accumulators=tuple(sorted(wanted, key=lambda item: (order.index(item.measure), item.field))),
+        sketches=tuple(sorted({sketch for feature in features for sketch in sketches_of(feature)})),
     )
 
 
@@ -161,12 +246,17 @@ def _divisors(number: int) -> set[int]:
     return {*small, *(number // divisor for divisor in small)}
 
 
-def _declared_width(view: FeatureView, windows: list[int]) -> int:
+def _declared_seconds(view: FeatureView) -> int:
     width = parse_duration_us(view.tile)
     if width % SECOND_US:
         raise ConfigurationError(
             f"feature view {view.name!r}: tile {view.tile!r} is no whole number of seconds"
         )
+    return width
+
+
+def _declared_width(view: FeatureView, windows: list[int]) -> int:
+    width = _declared_seconds(view)
     for window in windows:
         if window % width:
             msg = f"feature view {view.name!r}: tile {view.tile!r} does not divide the window {format_duration(window)}"

@@ -3,7 +3,7 @@
 Exactness. Summed inputs are rounded to multiples of 2**-16 (about .000015) and squares are summed in two
 parts, so float64 adds them without any rounding as long as a tile's or window's sum of absolute values
 stays below 2**37 (1.4e11). Then the order of additions cannot matter. Beyond it sums round like any other.
-Minima, maxima and last values are kept as they came.
+Minima, maxima and last values are kept as they came. Registers of sketches keep the largest rank.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from driftline.features.layout import NEVER, TILE_LIMIT, State, ViewLayout
 from driftline.features.rings import Accumulator, Measure, Ring
+from driftline.features.sketches import Registers, largest_ranks
 
 #: Sums add multiples of this.
 QUANTUM = 2.0**-16
@@ -78,7 +79,7 @@ def apply_events(
     late = np.ones(len(rows), np.bool_)
     for index, ring in enumerate(layout.rings):
         tile = base if ring.width_us == layout.base_us else base // (ring.width_us // layout.base_us)
-        late &= _apply_ring(layout, index, state, rows=rows, tile=tile, columns=columns)
+        late &= _apply_ring(layout, index, state, rows=rows, tile=tile, columns=columns, values=values)
     return too_late + int(np.count_nonzero(late))
 
 
@@ -154,6 +155,7 @@ def _apply_ring(
     rows: Ints,
     tile: Ints,
     columns: Mapping[Accumulator, Floats],
+    values: Mapping[str, Floats],
 ) -> NDArray[np.bool_]:
     """Merge events, sorted by row and tile, into one ring; return which events came too late for it."""
     ring = layout.rings[index]
@@ -173,14 +175,28 @@ def _apply_ring(
     wins = ~late
     if int(number.max()) - int(number.min()) >= ring.slots:
         wins &= _largest_of_slot(row * ring.slots + slot)
+    ranks = _brought_ranks(ring, values, sizes) if ring.sketches else None
     if not wins.all():
         row, slot, number, held, brought = row[wins], slot[wins], number[wins], held[wins], brought[wins]
+        ranks = None if ranks is None else ranks[wins]
     kept = accumulators[row, slot]
     kept[number > held] = layout.neutral[index]
     combine(ring, kept, brought, out=kept)
     accumulators[row, slot] = kept
     tiles[row, slot] = number
+    if ranks is not None:
+        registers = state[f"registers_{index}"]
+        known = registers[row, slot]
+        known[number > held] = 0
+        registers[row, slot] = np.maximum(known, ranks)
     return np.repeat(late, sizes)
+
+
+def _brought_ranks(ring: Ring, values: Mapping[str, Floats], sizes: NDArray[np.intp]) -> Registers:
+    """Return what the events of each run, of these sizes, bring to the registers of a ring's sketches."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    brought = [largest_ranks(values[item.field], group, len(sizes), item.registers) for item in ring.sketches]
+    return np.concatenate(brought, axis=1)
 
 
 _REDUCE = {Measure.MIN: np.minimum, Measure.MAX: np.maximum}
@@ -227,6 +243,11 @@ def merge_parts(layout: ViewLayout, parts: State) -> State:
                 brought[older] = layout.neutral[index]
             combine(ring, total, brought, out=total)
         merged[f"tiles_{index}"] = numbers
+        if ring.sketches:
+            ranks = parts[f"registers_{index}"]
+            # An empty slot has no ranks, so only those of older tiles are left out.
+            newest = (tiles == numbers[:, None])[..., None]
+            merged[f"registers_{index}"] = np.where(newest, ranks, np.uint8(0)).max(axis=1)
     return merged
 
 

@@ -30,7 +30,20 @@ CARD_FILE = "card.md"
 MANIFEST_FILE = "manifest.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
+_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth"}
+#: First bytes of what joblib (zlib, gzip, bz2, xz, lz4) and torch (zip) pack pickles into. ONNX starts otherwise.
+_PACKED = (
+    b"\x78\x01",
+    b"\x78\x5e",
+    b"\x78\x9c",
+    b"\x78\xda",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x5d\0\0",
+    b"\x04\x22\x4d\x18",
+    b"PK\x03\x04",
+)
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -235,8 +248,14 @@ def check_name(kind: str, name: str) -> None:
 def _refuse_pickle(path: Path, content: bytes) -> None:
     """Refuse by name and by first bytes (protocol 2 and later start with 0x80 and the protocol)."""
     marked = len(content) > 1 and content[0] == 0x80 and 2 <= content[1] <= 5
-    if marked or path.suffix in _PICKLE_SUFFIXES:
-        msg = f"{path}: is a pickle, which can run any code when it is loaded; a bundle holds ONNX only"
+    packed = path.name == MODEL_FILE and content.startswith(_PACKED)
+    if marked or packed or path.suffix.lower() in _PICKLE_SUFFIXES:
+        what = "a packed file, as joblib and torch write pickles" if packed else "a pickle"
+        msg = (
+            f"{path}: is {what}, which can run any code when it is loaded; a bundle holds ONNX only. Train the model with "
+            "`driftline train`, or load the file where you trust it, turn the pipeline into ONNX with "
+            "driftline.models.conversion.convert, and write that with driftline.models.bundle.write_bundle"
+        )
         raise BundleError(msg)
 
 

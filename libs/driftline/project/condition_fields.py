@@ -24,11 +24,12 @@ def condition_mistakes(
     [('late', "takes 'late' as a number (double, float, int, long), found boolean")]
     """
     for use in condition.uses() if condition is not None else ():
-        if mistake := _mistake(use, type_of(use.field)):
+        if mistake := use_mistake(use, type_of(use.field)):
             yield use.field, mistake
 
 
-def _mistake(use: FieldUse, found: Any) -> str:
+def use_mistake(use: FieldUse, found: Any) -> str:
+    """Return what keeps a field of this Avro type from being used so; empty where nothing does."""
     if found is None:
         return f"asks for a field {use.field!r}, and there is none"
     if use.kind is FieldKind.ANY:

@@ -169,7 +169,7 @@ class ModelDeclaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A loaded project."""
+    """A loaded project. ``freshness`` is how old a view's newest readable event may be, by view, in microseconds."""
 
     name: str
     owner: str
@@ -182,6 +182,7 @@ class Project:
     future_skew_us: int
     max_jump_us: int | None
     history_module: Path | None = None
+    freshness: Mapping[str, int] = field(default_factory=dict)
 
     def views_of(self, event_type: str) -> Iterator[FeatureView]:
         """Yield the views that an event type feeds, in declared order."""

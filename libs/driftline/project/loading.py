@@ -19,6 +19,7 @@ from driftline.project.model_building import (
     NAMING_KEYS,
     KnownFeatures,
     build_model,
+    freshness_mistakes,
     is_whole,
     model_mistakes,
     named_mistakes,
@@ -112,6 +113,7 @@ def examine_project(folder: Path) -> Examination:
     known = KnownFeatures(entities=entities, views=found.views, lost=found.lost)
     models = _models(path, declared, raw, known, mistakes)
     mistakes += request_name_mistakes(path, models)
+    mistakes += freshness_mistakes(path, declared.freshness, known)
     project = Project(
         name=declared.name,
         owner=declared.owner,
@@ -124,6 +126,11 @@ def examine_project(folder: Path) -> Examination:
         future_skew_us=parse_duration_us(declared.future_skew),
         max_jump_us=parse_duration_us(declared.max_jump) if declared.max_jump else None,
         history_module=folder / declared.history if declared.history else None,
+        freshness={
+            view: parse_duration_us(target)
+            for view, target in declared.freshness.items()
+            if view in found.views
+        },
     )
     return Examination(
         project=project,

@@ -91,6 +91,17 @@ def named_mistakes(
             yield Mistake(path=path, text=text, keys=("models", name, "views", index))
 
 
+def freshness_mistakes(path: Path, targets: Mapping[str, str], known: KnownFeatures) -> Iterator[Mistake]:
+    """Yield the views that have a target of freshness and are not there."""
+    for name in targets:
+        if name not in known.views and not known.may_have(name):
+            text = (
+                f"freshness names feature view {name!r}, known are: {', '.join(sorted(known.views)) or 'none'}"
+                f"{meant(name, {*known.views, *(known.lost or ())})}"
+            )
+            yield Mistake(path=path, text=text, keys=("freshness", name))
+
+
 def build_model(
     path: Path, name: str, spec: ModelSection, owner: str, known: KnownFeatures
 ) -> ModelDeclaration:

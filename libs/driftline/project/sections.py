@@ -103,6 +103,7 @@ class ProjectFile(_Strict):
     history: str | None = None
     future_skew: Duration = "5m"
     max_jump: Duration | None = None
+    freshness: dict[_Name, Duration] = {}
     alerts: AlertRules = Field(default_factory=AlertRules)
     events: dict[_Name, EventTypeSection]
     models: dict[_Name, ModelSection] = {}

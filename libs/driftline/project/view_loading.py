@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from driftline.features import Entity, FeatureView, Source
-from driftline.project.condition_fields import condition_mistakes
+from driftline.features import Aggregate, Entity, Feature, FeatureView, Source
+from driftline.features.conditions import FieldKind, FieldUse
+from driftline.project.condition_fields import condition_mistakes, use_mistake
 from driftline.project.declaration import EventType
 from driftline.project.event_types import field_type
 from driftline.project.mistakes import Mistake, meant
 from driftline.project.modules import ModuleRun, run_module
 
-_NUMERIC = ("int", "long", "float", "double")
+_INTEGERS = ("int", "long")
+_NUMERIC = (*_INTEGERS, "float", "double")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +99,31 @@ def view_mistakes(
             yield Mistake(path=path, text=text, names=(variable, field))
     yield from _condition_mistakes(path, view, variable, event_type)
     for index, feature in enumerate(view.aggregated):
-        if not feature.field:
-            continue
-        kind = field_type(event_type.schema, feature.field)
-        wanted = ("boolean",) if feature.aggregate == "rate" else (*_NUMERIC, "boolean")
-        if not isinstance(kind, str) or kind not in wanted:
-            usable = [name for name in names if field_type(event_type.schema, name) in wanted]
-            found = kind if feature.field in names else f"no such field{meant(feature.field, usable)}"
-            text = (
-                f"feature {feature.name!r} of {view.name!r} needs a field {feature.field!r} of type "
-                f"{_either(wanted)} in {event_type.schema_path.name}, found {found}"
-            )
+        if feature.field and (mistake := _field_mistake(feature, event_type)):
             nth = [one.field for one in view.aggregated[:index]].count(feature.field)
+            text = f"feature {feature.name!r} of {view.name!r} {mistake}"
             yield Mistake(path=path, text=text, names=(variable, feature.field), nth=nth)
+
+
+def _field_mistake(feature: Feature, event_type: EventType) -> str:
+    """Return what a feature asks of its field that the event type does not have; empty where it has it."""
+    kind = field_type(event_type.schema, feature.field)
+    names = [field["name"] for field in event_type.schema["fields"]]
+    if feature.reads_text and feature.field in names:
+        if feature.aggregate is Aggregate.DISTINCT_COUNT and kind in _INTEGERS:
+            return ""
+        mistake = use_mistake(FieldUse(feature.field, FieldKind.TEXT, feature.categories), kind)
+        return f"{mistake} in {event_type.schema_path.name}" if mistake else ""
+    wanted: tuple[str, ...] = (*_NUMERIC, "boolean")
+    if feature.aggregate is Aggregate.RATE:
+        wanted = ("boolean",)
+    elif feature.reads_text:
+        wanted = ("string", "enum")
+    if isinstance(kind, str) and kind in wanted:
+        return ""
+    usable = [name for name in names if field_type(event_type.schema, name) in wanted]
+    found = kind if feature.field in names else f"no such field{meant(feature.field, usable)}"
+    return f"needs a field {feature.field!r} of type {_either(wanted)} in {event_type.schema_path.name}, found {found}"
 
 
 def _condition_mistakes(

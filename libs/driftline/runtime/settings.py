@@ -42,7 +42,7 @@ class PlatformSettings(BaseSettings):
         default="redis://127.0.0.1:6379/0",
         validation_alias="REDIS_URL",
         repr=False,
-        description="Online store",
+        description="Online store; redis+cluster://host:port names a node of a cluster",
     )
     kafka_security: dict[str, str] = Field(
         default_factory=_kafka_security, repr=False, description="TLS and SASL settings of librdkafka"

@@ -222,8 +222,8 @@ class _Events:
 
 def reach_us(view: FeatureView) -> int:
     """Return how far back from an instant a view's events lie."""
-    windows = [one.window_us for one in view.aggregated]
-    return max(_LONGEST_MS * 1_000 if window is None else window for window in windows)
+    reaches = [one.reach_us for one in view.aggregated]
+    return max(_LONGEST_MS * 1_000 if reach is None else reach for reach in reaches)
 
 
 def _trace_view(
@@ -244,7 +244,7 @@ def _trace_view(
     times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
     inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
     shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]
-    enough = found.whole or (found.finished and all(one.window_us is not None for one in view.aggregated))
+    enough = found.whole or (found.finished and all(one.reach_us is not None for one in view.aggregated))
     return ViewTrace(
         view=name,
         version=view.version,

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import KafkaException
@@ -25,6 +26,8 @@ from driftline.runtime.health import Health
 from driftline.runtime.http import BackgroundServer, create_app
 from driftline.runtime.instance_file import instance_file
 from driftline.runtime.logging import configure_logging, get_logger
+from driftline.runtime.redis_memory import eviction
+from driftline.runtime.redis_servers import RedisServers
 from driftline.runtime.settings import PlatformSettings
 from driftline.streaming.settings import StreamSettings
 
@@ -136,6 +139,24 @@ def wait_for_topics(
         meanwhile()
         stop.wait(_RETRY_SECONDS)
     return {}
+
+
+def wait_for_redis(url: str, *, health: Health, stop: threading.Event) -> bool:
+    """Wait until a Redis answers and throws nothing away when it is full; False where ``stop`` is set first."""
+    with closing(RedisServers(url, timeout=5.0)) as servers:
+        while not stop.is_set():
+            try:
+                wrong = next(filter(None, map(eviction, servers.every())), None)
+            except UnavailableError as error:
+                servers.moved()
+                wrong = str(error)
+            if wrong is None:
+                health.set("redis", ready=True)
+                return True
+            health.set("redis", ready=False, detail=wrong)
+            _log.warning("waiting", what="redis", error=wrong)
+            stop.wait(_RETRY_SECONDS)
+    return False
 
 
 def wait_for_schema(

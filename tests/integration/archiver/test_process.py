@@ -94,22 +94,21 @@ def version(world: World) -> int:
 def test_killed_at_random_moments(world: World, tmp_path: Path) -> None:
     traffic = Traffic(world)
     source = random.Random(11)
-    progressed = 0
     try:
-        for _ in range(KILLS):
+        for turn in range(KILLS):
             before = version(world)
             with archiver(world, tmp_path / "state") as process:
                 until = time.monotonic() + 60
-                while version(world) == before and source.random() < 0.97:
+                while (
+                    turn % 2 and version(world) == before
+                ):  # every other kill meets commits, however slow it starts
                     assert process.poll() is None and time.monotonic() < until
                     time.sleep(0.05)
-                time.sleep(source.uniform(0, 0.8))
+                time.sleep(source.uniform(0, 0.8 if turn % 2 else 3.0))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-            progressed += version(world) > before
     finally:
         traffic.end()
-    assert progressed > 0  # the kills met commits
     with archiver(world, tmp_path / "state") as process:
         wait_caught_up(world, process)
     world.assert_exact()

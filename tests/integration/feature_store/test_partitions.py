@@ -20,7 +20,9 @@ from driftline.features.keys import format_owner, owner_key
 from driftline.runtime import metrics
 from driftline.runtime.errors import OffsetGapError
 from driftline.runtime.health import Health
+from driftline.runtime.redis_memory import eviction
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.service import wait_for_redis
 
 
 def test_two_members_share_the_partitions_and_hand_them_over(world: Any, payments: Any) -> None:
@@ -94,6 +96,53 @@ def test_a_redis_that_hangs_is_waited_for(world: Any, payments: Any, own_redis: 
     began = time.monotonic()
     assembly.run(until=lambda: time.monotonic() - began > 4 and world.caught_up())
     assert world.blobs() == world.expected()
+
+
+def test_a_full_redis_is_waited_for_and_forgets_nothing(world: Any, payments: Any, own_redis: Any) -> None:
+    world.client, world.redis_url = own_redis.client, own_redis.url
+    own_redis.client.config_set("maxmemory-policy", "noeviction")
+    world.publish(payments(100))
+    world.run()
+    own_redis.client.config_set("maxmemory", own_redis.client.info("memory")["used_memory"] // 2)
+    health, stop = Health(), threading.Event()
+    store = world.assemble()
+    thread = threading.Thread(
+        target=run_pipeline, args=(store.consumer, store.pipeline), kwargs={"stop": stop, "health": health}
+    )
+    thread.start()
+    try:
+        world.publish(payments(300, start=100))
+        wait_for(lambda: "the online store is full" in health.last_error)
+        assert not health.ready
+        assert not world.caught_up()
+        own_redis.client.config_set("maxmemory", 0)
+        wait_for(world.caught_up)
+        wait_for(lambda: health.ready)
+    finally:
+        stop.set()
+        thread.join(10)
+        store.store.close()
+    assert world.blobs() == world.expected()
+
+
+def test_a_redis_that_would_forget_is_not_begun_with(own_redis: Any) -> None:
+    own_redis.client.config_set("maxmemory-policy", "allkeys-lru")
+    assert eviction(own_redis.client) is None  # it has no limit
+    own_redis.client.config_set("maxmemory", 100_000_000)
+    health, stop, answers = Health(), threading.Event(), []
+    thread = threading.Thread(
+        target=lambda: answers.append(wait_for_redis(own_redis.url, health=health, stop=stop))
+    )
+    thread.start()
+    try:
+        wait_for(lambda: "maxmemory-policy allkeys-lru" in health.last_error)
+        assert not health.ready
+        own_redis.client.config_set("maxmemory-policy", "noeviction")
+        wait_for(lambda: answers == [True])
+        assert health.ready
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def test_deleted_records_are_reported_not_skipped(world: Any, payments: Any) -> None:

@@ -5,6 +5,7 @@ import random
 import struct
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.runtime.errors import UnavailableError
 from services.outcome_joiner.waiting_room import (
     LABELS,
     PREDICTIONS,
@@ -21,6 +23,7 @@ from services.outcome_joiner.waiting_room import (
     Rows,
     WaitingRoom,
 )
+from tests.integration.valkey_cluster import ValkeyCluster
 
 HORIZON = 1_000
 JOINED, CORRECTED, NEVER = 0, 1, 2
@@ -177,6 +180,27 @@ def test_during_a_rebuild_nobody_else_applies_rows(redis_url: str) -> None:
     assert not other.take(P0, 0)
     room.end_rebuild(whole=True)
     assert other.take(P0, 1)
+    room.close()
+    other.close()
+
+
+def test_a_rebuild_that_was_killed_is_begun_anew_at_once(redis_url: str) -> None:
+    killed = make_room(redis_url)
+    assert killed.begin_rebuild("joiner-0")
+    killed.extend_rebuild([P0])
+    again = WaitingRoom(redis_url, prefix="", places=3, ttl_seconds=600)
+    again._prefix = killed._prefix
+    assert not again.take(P0, 1)
+    assert again.begin_rebuild("joiner-0")
+    with pytest.raises(LostRoomError):  # what the killed one had still under way comes too late
+        killed.apply(P0, predictions((0, "a", "", 0)), 1)
+    again.extend_rebuild([P0])
+    again.apply(P0, predictions((0, "a", "", 0)), 1)
+    again.end_rebuild(whole=True)
+    assert again.take(P0, 1)
+    assert again.counts() == {"predictions": 1}
+    killed.close()
+    again.close()
 
 
 @dataclass
@@ -242,3 +266,39 @@ def test_any_order_and_any_repetition(
         assert [one[2] for one in mine[1:]] == [CORRECTED] * len(mine[1:])
         assert all(one[2] != CORRECTED for one in mine[:1])
         assert all(later[3] == earlier[1] for earlier, later in itertools.pairwise(mine))
+
+
+def test_a_full_redis_is_told_and_nothing_is_half_applied(redis_url: str) -> None:
+    room = make_room(redis_url)
+    for place in (P0, L0):
+        assert room.take(place, None)
+    rows = predictions((0, "a", "k:m:1", 10), (1, "b", "k:m:2", 20))
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(UnavailableError, match="full"):
+                room.apply(P0, rows, 2)
+        finally:
+            client.config_set("maxmemory", 0)
+    assert shown(room.apply(P0, rows, 2)) == []
+    assert shown(room.apply(L0, labels((0, "k:m:1", 1.0, 30)), 1)) == [("a", 1.0, JOINED, -1)]
+    assert room.counts()["predictions"] == 2
+    room.close()
+
+
+def test_a_room_in_a_cluster(tmp_path: Path) -> None:
+    cluster = ValkeyCluster(tmp_path)
+    try:
+        room = make_room(cluster.url)
+        for place in (P0, L0):
+            assert room.take(place, None)
+        assert shown(room.apply(P0, predictions((0, "a", "k:m:1", 10)), 1)) == []
+        assert shown(room.apply(L0, labels((0, "k:m:1", 1.0, 30)), 1)) == [("a", 1.0, JOINED, -1)]
+        cluster.move(room._prefix)
+        with pytest.raises(UnavailableError):  # it has moved: the loop begins anew
+            room.apply(L0, labels((1, "k:m:1", 0.0, 40)), 2)
+        again = labels((1, "k:m:1", 0.0, 40))
+        assert shown(room.apply(L0, again, 2)) == [("a", 0.0, CORRECTED, 1.0)]
+        room.close()
+    finally:
+        cluster.close()

@@ -35,8 +35,8 @@ models:
 """
 
 FEATURES = """\
-from driftline.features import Entity, FeatureView, Source, derived, feature, field, count, mean, rate
-
+from driftline.features import Entity, FeatureView, Source, derived, feature, field, count, mean, rate, \\
+    decayed_mean, distinct_count, last, most_frequent, share
 shop = Entity("shop")
 sales = Source("sales", entity=shop, event_time="sold_at")
 
@@ -61,10 +61,10 @@ shop_visits = FeatureView(
 
 MODEL = """\
 BOUNDS = {"basket": (0, None)}
-
+from sklearn.dummy import DummyClassifier
 
 def candidates(numeric, categorical):
-    return {"first": object()}
+    return {"first": DummyClassifier()}
 """
 
 HISTORY = """\
@@ -72,6 +72,7 @@ def history(start, end):
     raise NotImplementedError
 """
 
+KIND = {"type": "enum", "name": "Kind", "symbols": ["S", "M", "L"]}
 TIME = {"type": "long", "logicalType": "timestamp-micros"}
 
 
@@ -89,7 +90,9 @@ FILES = {
     "features.py": FEATURES,
     "model.py": MODEL,
     "history.py": HISTORY,
-    "schemas/sales.avsc": schema("Sale", sold_at=TIME, price=["null", "double"], returned="boolean"),
+    "schemas/sales.avsc": schema(
+        "Sale", sold_at=TIME, price=["null", "double"], returned="boolean", kind=KIND
+    ),
     "schemas/visits.avsc": schema("Visit", visited_at=TIME, minutes=["null", "double"]),
 }
 

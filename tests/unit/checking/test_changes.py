@@ -134,7 +134,7 @@ def test_a_changed_key_breaks_whatever_reads_it(before: Path, folder: Path) -> N
 @pytest.mark.parametrize(
     ("old", "new", "place", "reason"),
     [
-        ('\n]', ',\n  {"name": "till", "type": "string"}\n]', "sales.avsc:8", "field 'till' is new and has no default"),
+        ('\n]', ',\n  {"name": "till", "type": "string"}\n]', "sales.avsc:9", "field 'till' is new and has no default"),
         ('"name": "returned", "type": "boolean"', '"name": "returned", "type": ["null", "boolean"], "default": null',
          None, None),
         ('"type": ["null", "double"]', '"type": ["null", "float"]', "sales.avsc:6", "field 'price' was double"),
@@ -246,6 +246,37 @@ def test_a_new_version_breaks_nothing_and_its_model_needs_training(before: Path,
     assert (model.views, model.models) == (("shop_sales@2",), ("returns",))
     assert "needs a new training (columns added: shop_sales__mean_price_2d" in model.place.text
     assert "it reads shop_sales@2 instead of shop_sales@1" in model.place.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            'decayed_mean("price", half_life="6h").named("x")',
+            'decayed_mean("price", half_life="12h").named("x")',
+            "with a half-life of 6h became decayed_mean(price) with a half-life of 12h",
+        ),
+        (
+            'distinct_count("kind").over("1d").named("x")',
+            'distinct_count("kind", registers=64).over("1d").named("x")',
+            "distinct_count(kind in 256 registers) over 1d became distinct_count(kind in 64 registers) over 1d",
+        ),
+        (
+            'most_frequent("kind", among=("S", "M")).over("1d").named("x")',
+            'most_frequent("kind", among=("M", "S")).over("1d").named("x")',
+            'most_frequent(kind among ["S", "M"]) over 1d became most_frequent(kind among ["M", "S"]) over 1d',
+        ),
+    ],
+)
+def test_another_half_life_sketch_or_order_of_categories_needs_another_version(
+    before: Path, folder: Path, old: str, new: str, told: str
+) -> None:
+    for state, feature in ((before, old), (folder, new)):
+        spoil(state, "features.py", 'mean("price").over("1d")', feature)
+    view = changes(before, folder)[0]
+    assert (view.kind, view.breaks, line(view)) == (ChangeKind.VIEW, True, "features.py:6")
+    assert told in view.place.text
+    assert "set version=2" in view.place.text
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_what_python_would_silently_cut_short_is_refused(wrong: object) -> None:
 def test_mypy_tells_wrong_conditions_and_formulas(tmp_path: Path) -> None:
     declared = tmp_path / "features.py"
     declared.write_text(
-        "from driftline.features import count, derived, feature, field\n"
+        "from driftline.features import count, decayed_mean, derived, feature, field, most_frequent, share\n"
         'good = count().where((field("late") == False) & (field("delay") > 3) | field("kind").is_in("a"))\n'
         'count().where(field("delay") > "3")\n'
         'count().where(field("late"))\n'
@@ -144,6 +144,11 @@ def test_mypy_tells_wrong_conditions_and_formulas(tmp_path: Path) -> None:
         'derived("x", 2 * feature("a") / feature("b"))\n'
         'feature("a") + "b"\n'
         'derived("x", count())\n'
+        'decayed_mean("delay")\n'
+        'decayed_mean("delay", "6h")\n'
+        'most_frequent("kind", among=[1, 2])\n'
+        'share("kind", 1)\n'
+        'share("kind", "a").where(field("late").is_true()).over("1h").named("x")\n'
     )
     environment = {**os.environ, "MYPYPATH": str(LIBS)}
     options = [
@@ -162,4 +167,4 @@ def test_mypy_tells_wrong_conditions_and_formulas(tmp_path: Path) -> None:
         check=False,
     )
     lines = [line.split(":")[1] for line in done.stdout.splitlines() if "error:" in line]
-    assert lines == ["3", "4", "5", "6", "8", "9"], done.stdout + done.stderr
+    assert lines == ["3", "4", "5", "6", "8", "9", "10", "11", "12", "12", "13"], done.stdout + done.stderr

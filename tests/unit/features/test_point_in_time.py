@@ -4,11 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.features import FeatureView, OnStale, count, last, maximum, mean, std, time_since_last
+from driftline.features import (
+    FeatureView,
+    OnStale,
+    count,
+    decayed_mean,
+    last,
+    maximum,
+    mean,
+    std,
+    time_since_last,
+)
 from driftline.features.layout import ViewLayout
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues, read_state
 from tests.unit.features.oracle import (
+    CATEGORIES,
+    DECAYED,
     EVERYTHING,
     SECOND_US,
     SOURCE,
@@ -78,8 +90,9 @@ def test_time_to_live_is_the_stores(
     assert as_tuples(join(view, events, asked, "known_at")) == from_the_store(view, events, asked, known=True)
 
 
+@pytest.mark.parametrize("view", [EVERYTHING, DECAYED, CATEGORIES], ids=lambda view: view.name)
 @pytest.mark.parametrize("lag_s", [0, 45, -45])
-def test_a_long_history_agrees_too(lag_s: int) -> None:
+def test_a_long_history_agrees_too(lag_s: int, view: FeatureView) -> None:
     random = np.random.default_rng(lag_s + 100)
     events = [
         Trip(
@@ -88,6 +101,8 @@ def test_a_long_history_agrees_too(lag_s: int) -> None:
             delay=float(random.normal(0, 40)),
             fare=None if random.random() < 0.3 else float(random.normal(1e4, 1e3)),
             late=bool(random.random() < 0.2),
+            kind=str(random.choice(["cab", "bus", "tram", "bike"])),
+            rider=str(random.integers(500)),
             known_us=time_us + lag_s * SECOND_US,
         )
         for _ in range(3_000)
@@ -95,9 +110,7 @@ def test_a_long_history_agrees_too(lag_s: int) -> None:
     asked = [
         (int(random.integers(3)), START_US + int(random.integers(21_000 * SECOND_US))) for _ in range(60)
     ]
-    assert as_tuples(join(EVERYTHING, events, asked, "known_at")) == from_the_store(
-        EVERYTHING, events, asked, known=True
-    )
+    assert as_tuples(join(view, events, asked, "known_at")) == from_the_store(view, events, asked, known=True)
 
 
 def test_events_without_entity_or_time_are_left_out_and_null_keys_are_missing() -> None:
@@ -113,7 +126,15 @@ def test_events_without_entity_or_time_are_left_out_and_null_keys_are_missing() 
 
 def test_values_too_large_for_exact_sums_still_come_from_the_kernels() -> None:
     view = FeatureView(
-        "v", 1, SOURCE, [maximum("fare").over("1h"), mean("fare").over("1h"), std("fare").over("1h")]
+        "v",
+        1,
+        SOURCE,
+        [
+            maximum("fare").over("1h"),
+            mean("fare").over("1h"),
+            std("fare").over("1h"),
+            decayed_mean("fare", half_life="1h"),
+        ],
     )
     events = [
         Trip(0, START_US + i, None, fare, None, START_US + i) for i, fare in enumerate([1e300, 1e25, 3.0])

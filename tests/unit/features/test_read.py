@@ -11,9 +11,11 @@ from driftline.features.layout import ViewLayout
 from driftline.features.read import FRESH, MISSING, STALE, read_state
 from driftline.features.update import merge
 from tests.unit.features.oracle import (
+    DECAYED,
     DERIVED,
     EVERYTHING,
     HORIZON_S,
+    ROUNDED,
     SECOND_US,
     SOURCE,
     START_US,
@@ -50,8 +52,9 @@ def test_values_equal_the_events_in_the_window(view: FeatureView, events: list[T
         own = [event for event in of_view(view, events) if event.place == place]
         expected = view_values(layout, own, as_of)
         for feature, got, want in zip(view.features, read.values[place], expected, strict=True):
-            if isinstance(feature, Feature) and feature.aggregate is Aggregate.STD:
-                assert got == pytest.approx(want, rel=1e-9, abs=0.02, nan_ok=True), feature.name
+            if isinstance(feature, Feature) and feature.aggregate in ROUNDED:
+                close = pytest.approx(want, rel=1e-9, abs=ROUNDED[feature.aggregate], nan_ok=True)
+                assert got == close, feature.name
             else:
                 assert got == want or (math.isnan(got) and math.isnan(want)), feature.name
         newest = max((event.time_us for event in own), default=None)
@@ -77,9 +80,11 @@ def test_parts_are_read_as_if_merged(view: FeatureView, events: list[Trip], offs
     assert of_parts.status.tolist() == of_merged.status.tolist()
 
 
-@given(trips, st.lists(offsets_us, min_size=1, max_size=5))
-def test_a_row_reads_the_same_alone_and_among_others(events: list[Trip], offsets: list[int]) -> None:
-    layout = ViewLayout.of(EVERYTHING)
+@given(views, trips, st.lists(offsets_us, min_size=1, max_size=5))
+def test_a_row_reads_the_same_alone_and_among_others(
+    view: FeatureView, events: list[Trip], offsets: list[int]
+) -> None:
+    layout = ViewLayout.of(view)
     state = layout.empty(3)
     feed(layout, state, events)
     rows = np.arange(len(offsets)) % 3
@@ -104,6 +109,12 @@ def test_no_event_is_a_count_and_sum_of_zero_and_null_for_the_rest() -> None:
         else:
             assert math.isnan(value)
     assert (read.age_us.tolist(), read.status.tolist()) == ([-1], [MISSING])
+
+
+def test_a_decayed_count_and_sum_of_no_event_are_zero_and_a_decayed_mean_is_null() -> None:
+    layout = ViewLayout.of(DECAYED)
+    values = read_state(layout, layout.empty(1), instants(0)).values[0]
+    np.testing.assert_array_equal(values, [0, math.nan, 0, 0.5, 0, math.nan, math.nan, 0, math.nan])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftline.features import Entity, FeatureView, Source, count, derived, feature, field, join_key, mean
+from driftline.features import (
+    Entity,
+    FeatureView,
+    Source,
+    count,
+    decayed_count,
+    derived,
+    feature,
+    field,
+    join_key,
+    last,
+    mean,
+)
 from driftline.features.point_in_time import as_of_join
 from driftline.project import Project, load_project
 from driftline.serving.event_search import OFFSET, PARTITION, FoundEvents
-from driftline.serving.tracing import _trace_view
+from driftline.serving.tracing import _trace_view, reach_us
 
 NOW_US = 1_750_000_000_000_000
 MINUTE_US = 60_000_000
@@ -106,3 +118,9 @@ def test_a_request_without_one_of_the_keys_read_nothing(project: Project, events
     nameless = {**record(events), "merchant": None}
     traced = _trace_view(project, VIEW.ref, nameless, Found(events), newest=1)  # type: ignore[arg-type]
     assert (traced.key, traced.recomputed_equal) == (None, None)
+
+
+def test_a_decayed_view_reaches_back_as_far_as_its_weights() -> None:
+    features = [count().over("1h"), decayed_count(half_life="30m")]
+    assert reach_us(replace(VIEW, features=features)) == 8 * 30 * MINUTE_US
+    assert reach_us(replace(VIEW, features=[*features, last("amount")])) > 24 * 60 * MINUTE_US
