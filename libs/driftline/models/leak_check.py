@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from driftline.features import FeatureView
+from driftline.features.aggregations import UNWINDOWED
 from driftline.features.event_columns import float_inputs, micros
 from driftline.features.matching import matches
 from driftline.features.update import present
@@ -241,7 +242,7 @@ def _marks(view: FeatureView, events: pa.Table) -> tuple[NDArray[np.bool_], ...]
     about = np.ones(len(events), np.bool_) if view.where is None else matches(view.where, events)
     found = [about]
     for feature in view.aggregated:
-        if feature.window_us is None:
+        if feature.aggregate in UNWINDOWED and not feature.reads_text:
             there = about if feature.condition is None else about & matches(feature.condition, events)
             if feature.field:
                 there = there & present(float_inputs(events, [feature.field])[feature.field])
