@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,8 +28,10 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
+from driftline.runtime.redis_servers import names_cluster
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
+from driftline.serving.service_levels import ServiceLevels
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
@@ -64,6 +67,13 @@ class Predictor:
         self._producer: AcknowledgedProducer | None = None
         self._reports: IncidentReports | None = None
         self._state = PredictorState(project, self._store, self._rack, SystemClock())
+        rules = {
+            name: model.service_levels
+            for name, model in project.models.items()
+            if model.service_levels is not None
+        }
+        self._levels = ServiceLevels(rules, now=time.monotonic)
+        health.show("service_levels", lambda: [level.as_json() for level in self._levels.levels()])
         self.app: FastAPI = create_app(
             title=f"driftline predictor: {project.name}",
             service=SERVICE,
@@ -122,7 +132,11 @@ class Predictor:
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
-        connection = StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        connection = (
+            None
+            if names_cluster(settings.redis_url)
+            else StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        )
         self._state.batches = HttpBatches(
             # A connection of its own: the stream's large reads do not hold up a caller's small one.
             PredictionEngine(self._project, self._connect_store(connection), self._rack),
@@ -130,6 +144,7 @@ class Predictor:
             schema,
             schema_id,
             self._producer,
+            levels=self._levels,
             log=self._topics.predictions,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,

@@ -26,8 +26,10 @@ from driftline.runtime.errors import BackpressureError, BadMessageError, Driftli
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
+from driftline.serving.service_levels import ServiceLevels
 
 _log = get_logger(__name__)
+_ANSWERED, _, _FAILED = fields.STATUSES
 
 HTTP = fields.CHANNELS[0]
 
@@ -91,6 +93,7 @@ class HttpBatches:
         schema_id: int,
         producer: AcknowledgedProducer,
         *,
+        levels: ServiceLevels,
         log: str,
         max_batch: int,
         max_waiting: int,
@@ -99,6 +102,7 @@ class HttpBatches:
         self._codec = RecordCodec(schema)
         self._schema_id = schema_id
         self._producer = producer
+        self._levels = levels
         self._numbers = frozenset(one.name for one in project.request_inputs if one.type is InputType.DOUBLE)
         self._topic = log
         self._max_batch = max_batch
@@ -124,7 +128,17 @@ class HttpBatches:
         UnavailableError
             The store cannot be read, the log cannot be written, or either was not done in time.
         """
-        return await self._queue(request, None, timeout_ms)
+        begun, model = time.perf_counter(), request[fields.MODEL]
+        try:
+            logged = await self._queue(request, None, timeout_ms)
+        except DriftlineError:
+            self._levels.failed(model)
+            raise
+        if logged[fields.STATUS] == _ANSWERED:
+            self._levels.answered(model, time.perf_counter() - begun)
+        elif logged[fields.STATUS] == _FAILED:
+            self._levels.failed(model)
+        return logged
 
     async def refuse(self, request: Record, error: str) -> None:
         """Log a request that is refused before it can be tried; returns once the log has it."""

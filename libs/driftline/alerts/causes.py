@@ -9,6 +9,7 @@ training   a training failed, or its data were refused
 promotion  a candidate was rejected or waits for a person, or a baseline won
 champion   the active version fails, was pulled or rolled back; a version to fall back on fails
 activity   a promotion, for those who want to know
+levels     a service level's budget burns: one problem per instance and objective
 ========== ==================================================================================
 
 Runbooks and severities of drift signals go by what was measured: ``drift``, ``quality`` or ``accuracy``.
@@ -29,8 +30,8 @@ BY = "alerter"
 
 DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
 TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
-SERVICE, ROUTE, PARITY = "service", "route", "parity"
-KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE, PARITY)
+SERVICE, ROUTE, PARITY, LEVELS = "service", "route", "parity", "levels"
+KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE, PARITY, LEVELS)
 
 _INPUT_CHECKS = frozenset(
     {
@@ -209,6 +210,40 @@ class Causes:
                 )
             )
         return found
+
+    def of_burn(self, level: Mapping[str, Any], *, service: str, instance: str, at: int) -> Cause | Clearance:
+        """Return what a service level of an instance means: a cause while its budget burns, else the end of it."""
+        model, objective, burning = level["model"], level["objective"], level["burning"]
+        group, problem = self.group(model, LEVELS), f"{instance}|{objective}|"
+        if burning == "no":
+            return Clearance(
+                input_id=stable_id("burn", group, problem, "over", at),
+                group=group,
+                problem=problem,
+                reason=f"the budget of {model}'s {objective} burns no more",
+                by=BY,
+            )
+        usual = Severity.CRITICAL if burning == "fast" else Severity.WARNING
+        rates = ", ".join(f"{rate:.1f} over {minutes} min" for minutes, rate in level["rates"].items())
+        return Cause(
+            input_id=stable_id("burn", group, problem, burning, at),
+            group=group,
+            problem=problem,
+            severity=self._severity(objective, LEVELS, usual),
+            source=service,
+            model=model,
+            team=self._team(model),
+            title=f"{model}: the budget of its {objective} burns {burning}",
+            text=(
+                f"Of {level['requests']:,} requests at {instance} in six hours {level['good']:.3%} were good, {level['target']:.3%} "
+                f"are promised. Burn rates: {rates}. `driftline status`, then its log."
+            ),
+            runbook=self._runbook(objective, LEVELS),
+            lasting=True,
+            since=at,
+            happened_at=at,
+            by=BY,
+        )
 
     def of_outage(self, *, service: str, instance: str, detail: str, since: int, at: int) -> Cause:
         """Return the cause for a service's instance that is not ready since a time (microseconds)."""

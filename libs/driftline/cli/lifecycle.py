@@ -247,6 +247,7 @@ def _print_services(console: Console, services: list[ServiceStatus]) -> None:
             item.url or "",
         )
     console.print(table)
+    _print_levels(console, services)
     for item in services:
         if item.last_error and (item.restarts or not item.ready):
             console.print(f"{item.instance}: {escape(item.last_error)}", highlight=False, soft_wrap=True)
@@ -285,3 +286,26 @@ def _age(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s ago"
     return f"{seconds / 60:.0f} min ago" if seconds < 7_200 else f"{seconds / 3_600:.0f} h ago"
+
+
+def _print_levels(console: Console, services: list[ServiceStatus]) -> None:
+    """Print how the models' service levels stand, where any are declared and were measured."""
+    measured = [
+        (item, level) for item in services for level in item.service_levels if level["good"] is not None
+    ]
+    if not measured:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("service level", "instance", "good in 6 h", "promised", "requests", "budget burns"):
+        table.add_column(heading, no_wrap=True)
+    for item, level in measured:
+        burning = {"no": "", "slowly": "[yellow]slowly[/yellow]", "fast": "[red]fast[/red]"}[level["burning"]]
+        table.add_row(
+            f"{level['model']} {level['objective']}",
+            item.instance,
+            f"{level['good']:.3%}",
+            f"{level['target']:.3%}",
+            f"{level['requests']:,}",
+            burning,
+        )
+    console.print(table)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -59,6 +60,7 @@ class ServiceStatus:
     pid: int | None
     url: str | None
     views: tuple[ViewTimes, ...] = ()
+    service_levels: tuple[dict[str, Any], ...] = ()
 
 
 def view_freshness(services: Iterable[ServiceStatus], now_seconds: float) -> list[ViewFreshness]:
@@ -104,12 +106,14 @@ def _ask(
     url = f"http://127.0.0.1:{file.port}" if file is not None and alive else None
     ready, error, lag = False, "", None
     views: tuple[ViewTimes, ...] = ()
+    levels: tuple[dict[str, Any], ...] = ()
     if url is not None:
         try:
             answer = client.get(f"{url}/readyz")
             ready = answer.status_code == httpx.codes.OK
             report = answer.json()
             error = report.get("last_error") or ""
+            levels = tuple(report.get("service_levels", ()))
             if not ready and not error:
                 waiting = [part for part, shown in report["components"].items() if not shown["ready"]]
                 error = f"waiting for {', '.join(waiting)}" if waiting else ""
@@ -130,6 +134,7 @@ def _ask(
         pid=file.pid if file is not None and alive else None,
         url=url,
         views=views,
+        service_levels=levels,
     )
 
 

@@ -20,6 +20,7 @@ from driftline.features.store_connection import StoreConnection
 from driftline.features.update import merge_parts
 from driftline.project.declaration import Project
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 
 #: One read of features is part of a request: it answers, or fails, within so many seconds.
 TIMEOUT_SECONDS = 2.0
@@ -51,7 +52,8 @@ class OnlineStore:
     Parameters
     ----------
     client
-        A redis client without response decoding, or the URL to make one from; or a connection for small reads.
+        A redis client without response decoding, or the URL to make one from (``redis+cluster://`` too); or a
+        connection for small reads.
     prefix
         The topics' prefix, ``[environment.]project``.
     partitions
@@ -60,13 +62,13 @@ class OnlineStore:
 
     def __init__(
         self,
-        client: redis.Redis | StoreConnection | str,
+        client: redis.Redis | RedisServers | StoreConnection | str,
         *,
         prefix: str,
         project: Project,
         partitions: Mapping[str, int],
     ) -> None:
-        self._client = connect(client) if isinstance(client, str) else client
+        self._client = _reader(client) if isinstance(client, str) else client
         self._stems: dict[tuple[str, str], list[str]] = {}
         self._prefix = prefix
         self._project = project
@@ -152,6 +154,11 @@ class OnlineStore:
             return cast("list[bytes | None]", self._client.mget(keys))
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise UnavailableError(f"the feature store's Redis does not answer: {error}") from error
+        except ERRORS as error:
+            if not isinstance(self._client, RedisServers):
+                raise
+            self._client.moved()
+            raise UnavailableError(f"the feature store's Redis cluster does not answer: {error}") from error
 
 
 def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str], NDArray[np.intp]]:
@@ -169,6 +176,10 @@ def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str
     if len(places) < len(of_row):
         found[found < 0] = len(places)
     return list(places), found
+
+
+def _reader(url: str) -> redis.Redis | RedisServers:
+    return RedisServers(url, timeout=TIMEOUT_SECONDS) if names_cluster(url) else connect(url)
 
 
 def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:

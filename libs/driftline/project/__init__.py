@@ -11,6 +11,7 @@ from driftline.project.declaration import (
     Never,
     Payoff,
     Project,
+    ServiceLevelRule,
 )
 from driftline.project.life_rules import (
     AskingLevel,
@@ -41,5 +42,6 @@ __all__ = [
     "PromotionRule",
     "RetrainRule",
     "ScreeningRule",
+    "ServiceLevelRule",
     "load_project",
 ]

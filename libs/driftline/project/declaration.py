@@ -113,6 +113,23 @@ class MonitorRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevelRule:
+    """What a model's callers over HTTP are promised.
+
+    Attributes
+    ----------
+    latency_us, latency_share
+        The share of answers that must come within so many microseconds.
+    availability
+        The share of valid requests that must be answered.
+    """
+
+    latency_us: int
+    latency_share: float = 0.99
+    availability: float = 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRule:
     """Turns a score into a decision: ``above`` where score >= threshold, else ``below``."""
 
@@ -148,6 +165,7 @@ class ModelDeclaration:
     promotion: PromotionRule = field(default_factory=PromotionRule)
     breaker: BreakerRule = field(default_factory=BreakerRule)
     retrain: RetrainRule = field(default_factory=RetrainRule)
+    service_levels: ServiceLevelRule | None = None
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:

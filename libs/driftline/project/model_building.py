@@ -13,9 +13,10 @@ from driftline.project.declaration import (
     ModelDeclaration,
     MonitorRule,
     Payoff,
+    ServiceLevelRule,
 )
 from driftline.project.mistakes import Mistake, meant
-from driftline.project.sections import LabelSection, ModelSection, MonitorSection
+from driftline.project.sections import LabelSection, ModelSection, MonitorSection, ServiceLevelSection
 from driftline.runtime.durations import parse_duration_us
 
 #: Fields that every prediction record has, so that no entity or input may have their names.
@@ -128,6 +129,7 @@ def build_model(
         promotion=spec.promotion.rule(),
         breaker=spec.breaker.rule(),
         retrain=spec.retrain.rule(),
+        service_levels=_service_levels(spec.service_levels),
     )
 
 
@@ -154,6 +156,16 @@ def _label(spec: LabelSection | None) -> LabelRule | None:
         key=spec.key,
         never=spec.never,
         description=spec.description,
+    )
+
+
+def _service_levels(spec: ServiceLevelSection | None) -> ServiceLevelRule | None:
+    if spec is None:
+        return None
+    return ServiceLevelRule(
+        latency_us=parse_duration_us(spec.latency),
+        latency_share=spec.latency_share,
+        availability=spec.availability,
     )
 
 

@@ -65,6 +65,14 @@ class MonitorSection(_Strict):
     ignore: tuple[str, ...] = ()
 
 
+class ServiceLevelSection(_Strict):
+    """``models.<name>.service_levels``."""
+
+    latency: Duration
+    latency_share: float = Field(default=0.99, gt=0, lt=1)
+    availability: float = Field(default=0.999, gt=0, lt=1)
+
+
 class DecisionSection(_Strict):
     """``models.<name>.decision``."""
 
@@ -91,6 +99,7 @@ class ModelSection(_Strict):
     promotion: PromotionSection = PromotionSection()
     breaker: BreakerSection = BreakerSection()
     retrain: RetrainSection = RetrainSection()
+    service_levels: ServiceLevelSection | None = None
 
 
 class ProjectFile(_Strict):

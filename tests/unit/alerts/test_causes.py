@@ -191,3 +191,33 @@ def test_a_version_that_leaves_fails_no_more(kind: str) -> None:
     end = [one for one in failing("model_registry", "e3", kind) if isinstance(one, Clearance)]
     book.tell(*end)
     assert [one.key for one in book.state.episodes[0].problems] == ["FAILING|v1|predictor a|"]
+
+
+def test_a_burning_budget_is_a_cause_and_its_end_ends_it() -> None:
+    level = {
+        "model": "lateness",
+        "objective": "latency",
+        "target": 0.99,
+        "requests": 1200,
+        "good": 0.8,
+        "rates": {"5": 20.0, "30": 20.0, "60": 16.0, "360": 16.0},
+        "burning": "fast",
+    }
+    where = {"service": "predictor", "instance": "predictor-0"}
+    found = CAUSES.of_burn(level, **where, at=5_000_000)
+    assert isinstance(found, Cause)
+    assert (found.severity, found.group, found.team) == (
+        Severity.CRITICAL,
+        "flights/lateness/levels",
+        "model-team",
+    )
+    assert "80.000% were good, 99.000% are promised" in found.text
+    assert found.runbook == "services/alerter/README.md#levels"
+    slowly = CAUSES.of_burn({**level, "burning": "slowly"}, **where, at=6_000_000)
+    other = CAUSES.of_burn({**level, "objective": "availability"}, **where, at=6_000_000)
+    book = Book(rules=rules()).tell(found, slowly, other)
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(CAUSES.of_burn({**level, "burning": "no"}, **where, at=7_000_000))
+    assert book.last.status is AlertStatus.FIRING  # availability burns on
+    book.tell(CAUSES.of_burn({**level, "objective": "availability", "burning": "no"}, **where, at=8_000_000))
+    assert book.last.status is AlertStatus.RESOLVED

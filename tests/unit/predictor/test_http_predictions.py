@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from driftline.contracts.wire import split
 from driftline.features import FeatureView
 from driftline.features.layout import ViewLayout
 from driftline.features.read import ViewValues, read_state
-from driftline.project import Project, load_project
+from driftline.project import Project, ServiceLevelRule, load_project
 from driftline.runtime.acknowledged_producer import Acknowledgement, Tell
 from driftline.runtime.clock import ManualClock
 from driftline.runtime.errors import BackpressureError, UnavailableError
@@ -31,6 +32,7 @@ from driftline.runtime.http import create_app
 from driftline.runtime.ids import new_id
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
+from driftline.serving.service_levels import ServiceLevels
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.endpoint import QuickAnswers
@@ -100,6 +102,7 @@ class Service:
     store: Store
     log: Log
     codec: RecordCodec
+    levels: ServiceLevels
 
     def run(self, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
         """Play a story with a client."""
@@ -140,6 +143,7 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     store, log, clock = Store(), Log(), ManualClock(NOW_US)
     store.open.set()
     schema = prediction_schema(project)
+    levels = ServiceLevels({"fraud": ServiceLevelRule(latency_us=60_000_000)}, now=time.monotonic)
     state = PredictorState(project, store, rack, clock)  # type: ignore[arg-type]
     state.batches = HttpBatches(
         PredictionEngine(project, store, rack, clock),
@@ -147,6 +151,7 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
         schema,
         7,
         log,  # type: ignore[arg-type]
+        levels=levels,
         log="log",
         max_batch=64,
         max_waiting=8,
@@ -154,7 +159,7 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     app = create_app(title="test", service="test", health=Health("test", "test-0"))
     app.include_router(predictor_routes(state))
     app.user_middleware.append(Middleware(QuickAnswers, state=state))
-    yield Service(app, state.batches, store, log, RecordCodec(schema))
+    yield Service(app, state.batches, store, log, RecordCodec(schema), levels)
     store.open.set()
     state.batches.close()
 
@@ -402,6 +407,16 @@ def test_a_call_that_is_no_rows_is_refused_whole_and_logged(
 def test_no_rows_give_no_lines(service: Service) -> None:
     assert lines(service.run(lambda client: client.post(BULK, json=[]))) == []
     assert service.logged == []
+
+
+def test_service_levels_count_answers_and_faults_but_no_refusals(service: Service) -> None:
+    for _ in range(3):
+        assert service.ask().status_code == 200
+    assert service.ask({**GOOD, "entities": {"customer": "c1"}}).status_code == 422
+    service.store.failure = UnavailableError("no Redis")
+    assert service.ask().status_code == 503
+    found = {level.objective: (level.requests, level.good) for level in service.levels.levels()}
+    assert found == {"availability": (4, 0.75), "latency": (3, 1.0)}
 
 
 def test_once_closed_nothing_is_taken(service: Service) -> None:
