@@ -17,7 +17,7 @@ only a new producer helps.)
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -209,7 +209,8 @@ class KafkaSink:
     def close(self) -> None:
         """Let the last callbacks run."""
         if self._producer is not None:
-            self._producer.flush(1.0)
+            with suppress(SystemError):  # what confluent-kafka makes of a flush after the producer was fenced
+                self._producer.flush(1.0)
 
 
 def transactional_member(
