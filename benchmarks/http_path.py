@@ -101,9 +101,12 @@ async def _ask(url: str, request: bytes, connections: int, count: int, waits: li
             over.set_result(None)
 
     opened = [await Connection.open(url, answered) for _ in range(connections)]
-    for connection in opened:
-        begun[connection] = time.perf_counter()
-        connection.ask(request)
-    await over
-    for connection in opened:
-        connection.close()
+    try:
+        for connection in opened:
+            begun[connection] = time.perf_counter()
+            connection.ask(request)
+        await over
+    finally:
+        for connection in opened:
+            connection.close()
+        await asyncio.sleep(0)  # until they are

@@ -8,16 +8,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from driftline.models.bundle import (
-    BundleManifest,
-    Decision,
-    Quality,
-    TrainingSet,
-    activate,
-    write_bundle,
-)
+from driftline.models.bundle import BundleManifest, Decision, Quality, TrainingSet, write_bundle
 from driftline.models.conversion import Columns, convert
 from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
+from driftline.models.standing import activate
 from driftline.project import Project
 
 _ROWS = 400

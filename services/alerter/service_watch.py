@@ -5,9 +5,10 @@ the settings (Kubernetes: a URL per service).
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -37,6 +38,7 @@ class Sighting:
     ready: bool
     detail: str = ""
     final: bool = False
+    levels: tuple[Mapping[str, Any], ...] = ()
 
 
 class ServiceWatch:
@@ -64,6 +66,7 @@ class ServiceWatch:
         self._health = health
         self._clock = clock or SystemClock()
         self._observed: dict[str, Observed] = {}
+        self._burning: dict[tuple[str, str, str], str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="service-watch", daemon=True)
 
@@ -95,6 +98,20 @@ class ServiceWatch:
                     )
                     continue
             self._observed[seen.instance] = after
+            for level in seen.levels:
+                self._look_at(seen, level, now_us)
+
+    def _look_at(self, seen: Sighting, level: Mapping[str, Any], now_us: int) -> None:
+        """Tell how a service level's budget burns, where that has changed."""
+        place = (seen.instance, level["model"], level["objective"])
+        if self._burning.get(place) == level["burning"]:
+            return
+        try:
+            self._put(self._causes.of_burn(level, service=seen.service, instance=seen.instance, at=now_us))
+        except (DriftlineError, TimeoutError) as error:
+            _log.warning("a service level is not told yet", instance=seen.instance, error=str(error))
+            return
+        self._burning[place] = level["burning"]
 
     def _told(self, seen: Sighting, state: Observed, now_us: int) -> Cause | Clearance:
         if seen.ready:
@@ -159,9 +176,18 @@ def ask(service: str, instance: str, url: str) -> Sighting:
     except httpx.HTTPError as error:
         detail = f"it does not answer ({type(error).__name__})"
         return Sighting(service=service, instance=instance, ready=False, detail=detail)
+    levels = _levels(answer)
     if answer.status_code == httpx.codes.OK:
-        return Sighting(service=service, instance=instance, ready=True)
-    return Sighting(service=service, instance=instance, ready=False, detail=_explain(answer))
+        return Sighting(service=service, instance=instance, ready=True, levels=levels)
+    return Sighting(service=service, instance=instance, ready=False, detail=_explain(answer), levels=levels)
+
+
+def _levels(answer: httpx.Response) -> tuple[Mapping[str, Any], ...]:
+    """Return how the service levels stand that an instance measures."""
+    try:
+        return tuple(answer.json().get("service_levels", ()))
+    except (ValueError, AttributeError):
+        return ()
 
 
 def _explain(answer: httpx.Response) -> str:

@@ -2,18 +2,26 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+from driftline.alerts.causes import Causes
+from driftline.alerts.input_log import InputLog
+from driftline.alerts.loading import load_rules
 from driftline.archive.sink import TopicTable
 from driftline.archive.tables import BAD, TOPICS, Archive
 from driftline.contracts.prediction_fields import EVENT_TIME, PREDICTED_AT
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Stream, Topics
 from driftline.project import Project
+from driftline.project.loading import FILE
+from driftline.replay.records import ArchiveRecords
 from driftline.runtime.health import Health
 from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.partitions import Partition
 from driftline.streaming.service import wait_for_topics
 from services.archiver.decoding import AvroDecoder, Decoder, RawDecoder
+from services.archiver.parity_watch import ParityWatch, Rhythm
 from services.archiver.pipeline import SERVICE, ArchiverPipeline, Feed, Limits
 from services.archiver.settings import ArchiverSettings
 from services.archiver.upkeep import Upkeep
@@ -49,10 +57,41 @@ def run_archiver(
             vacuum_hours=settings.vacuum_hours,
         )
         upkeep.start()
-        try:
+        with ExitStack() as closing:
+            closing.callback(upkeep.stop)
+            if settings.parity_seconds:
+                watch = make_parity_watch(settings, project, topics, registry, pipeline, closing)
+                watch.start()
+                closing.callback(watch.stop)
             run_until_flushed(consumer, pipeline, stop=stop, health=health)
-        finally:
-            upkeep.stop()
+
+
+def make_parity_watch(
+    settings: ArchiverSettings,
+    project: Project,
+    topics: Topics,
+    registry: SchemaRegistry,
+    pipeline: ArchiverPipeline,
+    closing: ExitStack,
+) -> ParityWatch:
+    """Return the watch over parity; it looks where this process has partition 0 of the predictions."""
+    log = InputLog(settings.kafka_config(), topics, registry)
+    closing.callback(log.close)
+    causes = Causes(prefix=topics.prefix, team=project.owner, rules=load_rules(project.folder / FILE))
+    records = ArchiveRecords(Archive.at(settings.archive, topics.prefix), lambda _: None)
+    return ParityWatch(
+        project,
+        records,
+        causes,
+        log.put,
+        mine=lambda: Partition(topics.predictions, 0) in pipeline.owned,
+        rhythm=Rhythm(
+            seconds=settings.parity_seconds,
+            settle_seconds=settings.parity_settle_seconds,
+            grace_seconds=settings.parity_grace_seconds,
+            share=settings.parity_share,
+        ),
+    )
 
 
 def run_until_flushed(

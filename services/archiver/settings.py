@@ -44,3 +44,28 @@ class ArchiverSettings(StreamSettings):
         validation_alias="DRIFTLINE_ARCHIVE_VACUUM_HOURS",
         description="How long files that the newest version does not name are kept",
     )
+    parity_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        validation_alias="DRIFTLINE_PARITY_SECONDS",
+        description="Time between two looks at the parity of served and recomputed feature values; 0: never",
+    )
+    parity_share: float = Field(
+        default=0.02,
+        gt=0,
+        le=1,
+        validation_alias="DRIFTLINE_PARITY_SHARE",
+        description="Share of the predictions that are looked at",
+    )
+    parity_settle_seconds: float = Field(
+        default=120.0,
+        ge=0,
+        validation_alias="DRIFTLINE_PARITY_SETTLE_SECONDS",
+        description="Age at which a prediction is looked at: by then the archive has its events; more than two flushes",
+    )
+    parity_grace_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        validation_alias="DRIFTLINE_PARITY_GRACE_SECONDS",
+        description="How far the feature store may be behind the log before its values count as different",
+    )

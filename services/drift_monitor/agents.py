@@ -269,10 +269,13 @@ def _move(marks: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def _watermark(marks: dict[str, Any]) -> int:
-    """Return the instant that every source has passed; quiet ones do not count, those never heard of hold it at 0."""
+    """Return the instant that every source has passed: those never heard of hold it at 0, quiet ones do not count.
+
+    Where all are quiet everything was read: it is the newest instant of any.
+    """
     if len(marks["sources"]) < marks["expected"]:
         return 0
-    return min(_holding(marks), default=0)
+    return min(_holding(marks), default=max(marks["sources"].values()))
 
 
 def _holding(marks: dict[str, Any]) -> list[int]:

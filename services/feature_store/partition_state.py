@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from driftline.features import FeatureView
 from driftline.features.event_columns import event_keys
 from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
@@ -17,6 +18,7 @@ from driftline.project import EventType, Project
 from driftline.runtime import metrics
 from driftline.runtime.errors import BadMessageError
 from services.feature_store.fenced_store import FencedStore, Ownership, StoreWrite
+from services.feature_store.freshness import Readable
 from services.feature_store.resident_views import ResidentView
 from services.feature_store.seen_index import SeenIndex, hash_ids
 from services.feature_store.validation import EventValidation, LogClock
@@ -28,12 +30,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a batch changed: the write to make, the events refused (by row of the table), and counts."""
+    """What a batch changed: the write to make, the events refused (by row of the table), counts, and what is readable
+    of each view once it is written.
+    """
 
     write: StoreWrite
     refused: Sequence[tuple[int, BadMessageError]]
     applied: int
     duplicates: int
+    readable: Sequence[Readable] = ()
 
 
 class PartitionState:
@@ -75,6 +80,11 @@ class PartitionState:
         """How many rows are in memory."""
         return sum(len(resident) for _, resident in self._views)
 
+    @property
+    def newest(self) -> tuple[int, int] | None:
+        """The newest event's time, and the log's when one was last accepted, as the store has kept them."""
+        return None if self._clock.newest is None else (self._clock.newest, self._clock.accepted)
+
     def apply(self, table: pa.RecordBatch, record_us: Ints) -> Change:
         """Apply the decoded events of a batch; nothing is written yet.
 
@@ -95,11 +105,18 @@ class PartitionState:
         with metrics.STEP_SECONDS.labels("apply").time():
             if len(fresh) != len(events.rows):
                 valid = valid.take(pa.array(fresh))
-            time_us = events.time_us[fresh]
+            time_us, log_us = events.time_us[fresh], events.log_us[fresh]
             inputs = {name: column[fresh] for name, column in events.inputs.items()}
-            blobs = []
+            blobs, readable = [], []
             for view, resident in self._views if len(fresh) else ():
-                entities, own_time_us, own_inputs = _of_view(resident.layout, valid, time_us, inputs)
+                events_read = _read_by(view, valid)
+                rows = _rows_of(view, events_read)
+                entities, own_time_us, own_inputs = _of_view(
+                    resident.layout, events_read, time_us, inputs, rows
+                )
+                own_log_us = log_us if rows is None else log_us[rows]
+                newest = int(own_time_us.max(initial=0))
+                readable.append(Readable(view=view.ref, newest_us=newest, logged_us=own_log_us))
                 writes, too_late = resident.apply(entities, own_time_us, own_inputs, self._store.load)
                 blobs.append(writes)
                 metrics.EVENTS_TOO_LATE.labels(view.ref).inc(too_late)
@@ -114,6 +131,7 @@ class PartitionState:
             refused=events.refused,
             applied=len(fresh),
             duplicates=len(events.rows) - len(fresh),
+            readable=readable,
         )
 
     def commit(self, change: Change, next_offset: int) -> None:
@@ -125,19 +143,31 @@ class PartitionState:
         return lambda entity: head + entity
 
 
-def _of_view(
-    layout: ViewLayout, events: pa.RecordBatch, time_us: Ints, inputs: Mapping[str, NDArray[np.float64]]
-) -> tuple[pa.Array, Ints, Mapping[str, NDArray[np.float64]]]:
-    """Return entities, times and inputs of the events that a view is about."""
-    view = layout.view
-    entities = event_keys(view.source, events)
-    events, unmapped = spoken(view, events)
+def _read_by(view: FeatureView, events: pa.RecordBatch) -> pa.RecordBatch:
+    """Return events with their codes in the versions that a view reads."""
+    read, unmapped = spoken(view, events)
     for name, number in unmapped.items():
         metrics.UNMAPPED_CODES.labels(name, view.ref).inc(number)
+    return read
+
+
+def _rows_of(view: FeatureView, events: pa.RecordBatch) -> Ints | None:
+    """Return the rows of the events that a view is about; None: all."""
+    return None if view.where is None else np.flatnonzero(matches(view.where, events))
+
+
+def _of_view(
+    layout: ViewLayout,
+    events: pa.RecordBatch,
+    time_us: Ints,
+    inputs: Mapping[str, NDArray[np.float64]],
+    rows: Ints | None,
+) -> tuple[pa.Array, Ints, Mapping[str, NDArray[np.float64]]]:
+    """Return entities, times and inputs of the events that a view is about."""
+    entities = event_keys(layout.view.source, events)
     inputs = filtered_inputs(layout, events, inputs)
-    if view.where is None:
+    if rows is None:
         return entities, time_us, inputs
-    rows = np.flatnonzero(matches(view.where, events))
     return entities.take(pa.array(rows)), time_us[rows], {name: inputs[name][rows] for name in layout.inputs}
 
 

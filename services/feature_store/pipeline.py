@@ -20,6 +20,7 @@ from driftline.streaming.dead_letters import (
 from driftline.streaming.loop import LOST_OWNERSHIP_SECONDS
 from driftline.streaming.partitions import Partition, PartitionBatch
 from services.feature_store.fenced_store import FencedStore
+from services.feature_store.freshness import Freshness
 from services.feature_store.partition_state import Change, PartitionState
 
 SERVICE = "feature_store"
@@ -60,6 +61,8 @@ class FeatureStorePipeline:
         self._oldest = oldest
         self._max_entities = max_entities
         self._states: dict[Partition, PartitionState] = {}
+        targets = {project.views[name].ref: target for name, target in project.freshness.items()}
+        self._freshness = Freshness(targets)
 
     def positions(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         """Become the owner of partitions; each starts where the store's state of it ends."""
@@ -81,6 +84,7 @@ class FeatureStorePipeline:
         for batch, change in changes:
             with metrics.STEP_SECONDS.labels("commit").time():
                 self._states[batch.partition].commit(change, batch.next_offset)
+            self._freshness.readable(batch.partition, change.readable)
             event_type = self._feeds[batch.partition.topic].event_type
             metrics.EVENTS_APPLIED.labels(event_type).inc(change.applied)
             metrics.EVENTS_DUPLICATE.labels(event_type).inc(change.duplicates)
@@ -90,6 +94,7 @@ class FeatureStorePipeline:
         """Drop the state of partitions."""
         for partition in partitions:
             self._states.pop(partition, None)
+        self._freshness.forget(partitions)
 
     def idle(self) -> dict[Partition, float]:
         """Look whether the store is still as we left it: an emptied or restored one is noticed without traffic."""
@@ -97,6 +102,7 @@ class FeatureStorePipeline:
         for topic in self._feeds:
             rows = [state.resident for partition, state in self._states.items() if partition.topic == topic]
             metrics.STATES_RESIDENT.labels(topic).set(sum(rows))
+        self._freshness.show()
         anew = {}
         for ownership, epoch in self._store.lost(list(by_ownership)):
             # A larger epoch is another process, which may be the rightful owner: let the group decide first.
@@ -109,7 +115,7 @@ class FeatureStorePipeline:
         ownership = self._store.take(
             feed.event_type, partition.number, oldest=lambda: self._oldest(partition)
         )
-        self._states[partition] = PartitionState(
+        state = self._states[partition] = PartitionState(
             self._store,
             ownership,
             self._project,
@@ -117,6 +123,10 @@ class FeatureStorePipeline:
             partitions=feed.partitions,
             max_entities=self._max_entities,
         )
+        if state.newest is not None:
+            # Of a view with a condition the log's clock says nothing: it is known from its next event on.
+            whole = (view.ref for view in self._project.views_of(feed.event_type) if view.where is None)
+            self._freshness.begin(partition, whole, *state.newest)
         return ownership.next_offset
 
     def _apply(self, batch: PartitionBatch) -> tuple[Change, list[DeadLetter]]:

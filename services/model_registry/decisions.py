@@ -92,7 +92,7 @@ def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int, *, sha256
 
 def pairs_of(history: ModelHistory, rule: PromotionRule) -> list[Pair]:
     """Return what is to be compared: the challenger with the champion, the champion with the one before it."""
-    champion = history.champion
+    champion = history.serving
     if champion is None:
         return []
     pairs = []
@@ -118,6 +118,9 @@ def decide(
     _retire_older_challengers(history, facts)
     if history.champion is None:
         _first_champion(history, rule, facts)
+        return facts.made
+    if history.withdrawal is not None:
+        _successor(history, facts)
         return facts.made
     for verdict in verdicts:
         if verdict.pair.champion != history.champion:
@@ -145,6 +148,16 @@ def _first_champion(history: ModelHistory, rule: PromotionRule, facts: _Facts) -
     since = history.versions[version].since_us
     kind = Kind.APPROVAL_WANTED if rule.approval else Kind.PROMOTED
     facts.add(kind, version, since, "it passed its gates, and there is no champion yet", because=("first",))
+
+
+def _successor(history: ModelHistory, facts: _Facts) -> None:
+    """Ask a person for a model that is out of service: whoever took it out decides what serves next."""
+    found = [*history.in_state(State.VALIDATED), *history.in_state(State.CHALLENGER)]
+    if found and history.pending is None:
+        version = max(found, key=lambda one: history.versions[one].since_us)
+        since = history.versions[version].since_us
+        reason = "it passed its gates, and the model is out of service"
+        facts.add(Kind.APPROVAL_WANTED, version, since, reason, because=("withdrawn",))
 
 
 def _judge_challenger(verdict: Verdict, rule: PromotionRule, facts: _Facts) -> None:

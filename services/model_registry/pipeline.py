@@ -6,7 +6,7 @@
    until it is read back.
 3. Outcomes are read from their beginning for the pairs that are to be compared, again whenever the pairs change.
 4. Reconcile, whenever something is new: adopt what a person activated, send owed facts, decide on comparisons, set the
-   predictor's pointer to the champion, mirror the states in MLflow. Each step is safe to repeat: facts have ids made
+   predictors' pointer to the champion and those before it, mirror the states in MLflow. Each step is safe to repeat: facts have ids made
    from their cause, and are sent in a transaction that an older process of this name cannot finish.
 5. A sent fact changes nothing before it is read back from the log. Until then no other decision falls on its model.
 """
@@ -16,13 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from driftline.features.keys import partition_of
-from driftline.models.bundle import BundleError, activate, active_version, load_active
+from driftline.models.bundle import BundleError
 from driftline.models.commands import answer
 from driftline.models.comparison import compare
 from driftline.models.life_log import LifeCodec, LifeLog
 from driftline.models.lifecycle import ModelHistory, fold
 from driftline.models.model_event import ModelEvent
 from driftline.models.shadow import Shadow
+from driftline.models.standing import (
+    Standing,
+    active_version,
+    load_active,
+    load_pinned,
+    read_standing,
+    write_standing,
+)
 from driftline.models.tracking import Tracking
 from driftline.project import Project, PromotionRule
 from driftline.runtime.clock import Clock
@@ -35,6 +43,7 @@ from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.partitions import Partition, PartitionBatch
 from services.model_registry.decisions import BY, Verdict, adopt, decide, pairs_of
 from services.model_registry.outcomes import OutcomeFollower
+from services.model_registry.pointing import standing_of
 
 SERVICE = "model_registry"
 _log = get_logger(__name__)
@@ -49,6 +58,7 @@ class _Life:
     sent: set[str] = field(default_factory=set)
     history: ModelHistory | None = None
     mirrored: int = -1
+    unsound: bool = False
 
 
 class ModelRegistryPipeline:
@@ -163,7 +173,7 @@ class ModelRegistryPipeline:
                 facts = decide(history, verdicts, self._rule(name), self._clock.now_us())
             self._send(life, facts)
             if not facts:
-                self._activate(name, history)
+                self._point(name, life, history)
                 self._mirror(name, life, history)
         self._show(histories)
 
@@ -206,17 +216,35 @@ class ModelRegistryPipeline:
                 "decided", model=fact.model, version=fact.version, kind=fact.kind.value, reason=fact.reason
             )
 
-    def _activate(self, name: str, history: ModelHistory) -> None:
-        champion = history.champion
-        if champion is None or active_version(self._models_dir, name) == champion:
+    def _point(self, name: str, life: _Life, history: ModelHistory) -> None:
+        """Point the predictors to what serves. A champion that cannot be loaded has those before it answer."""
+        if history.champion is None:
             return
         try:
-            activate(self._models_dir, name, champion)
+            before = read_standing(self._models_dir, name)
         except BundleError as error:
-            self._health.set(f"champion {name}", ready=False, detail=f"cannot be activated: {error}")
+            self._health.error(str(error))
+            before = None
+        wanted = standing_of(history, self._models_dir, before)
+        if wanted != before:
+            write_standing(self._models_dir, name, wanted)
+            active = wanted.active and wanted.active.version
+            _log.info("activated", model=name, version=active, withdrawn=wanted.withdrawn)
+        elif not life.unsound:
             return
-        self._health.set(f"champion {name}", ready=True, detail=champion)
-        _log.info("activated", model=name, version=champion)
+        self._verify(name, life, wanted)
+
+    def _verify(self, name: str, life: _Life, standing: Standing) -> None:
+        life.unsound = False
+        try:
+            if standing.active is not None:
+                load_pinned(self._models_dir, name, standing.active)
+        except BundleError as error:
+            life.unsound = True
+            self._health.set(f"champion {name}", ready=False, detail=f"cannot be used: {error}")
+            return
+        detail = standing.withdrawn if standing.active is None else standing.active.version
+        self._health.set(f"champion {name}", ready=True, detail=detail)
 
     def _mirror(self, name: str, life: _Life, history: ModelHistory) -> None:
         if life.mirrored == len(life.events):

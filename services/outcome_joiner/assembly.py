@@ -8,12 +8,13 @@ from driftline.contracts.project_schemas import label_schema, outcome_schema, pr
 from driftline.contracts.registry import SchemaRegistry
 from driftline.project import Project
 from driftline.runtime import metrics
-from driftline.runtime.errors import ConfigurationError
+from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.partitions import Partition
 from driftline.streaming.service import wait_for_redis, wait_for_schema, wait_for_topics
+from driftline.streaming.stall_guard import StallGuard
 from services.outcome_joiner.outcomes import OutcomeColumns
 from services.outcome_joiner.pipeline import SERVICE, OutcomeJoinerPipeline, Sides
 from services.outcome_joiner.rebuild import rebuild
@@ -67,8 +68,16 @@ def run_outcome_joiner(
         settings, topics, [topics.predictions, topics.labels], service=SERVICE
     )
 
+    guard = StallGuard(consumer.max_silence)
+
+    def goes_on() -> None:
+        guard.turned()
+        if stop.is_set():
+            raise UnavailableError("the rebuild was left off: the process is to stop")
+
     def build_anew() -> None:
-        rebuild(room, sides, kafka, owner=settings.instance, committed=consumer.committed(every))
+        committed = consumer.committed(every)
+        rebuild(room, sides, kafka, owner=settings.instance, committed=committed, progress=goes_on)
 
     def look_after(counts: dict[str, int]) -> None:
         for what, number in counts.items():
@@ -88,7 +97,7 @@ def run_outcome_joiner(
         look_after=look_after,
     )
     try:
-        run_pipeline(consumer, pipeline, stop=stop, health=health)
+        run_pipeline(consumer, pipeline, stop=stop, health=health, guard=guard)
     finally:
         sink.close()
         room.close()

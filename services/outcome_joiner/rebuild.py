@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -28,8 +28,11 @@ def rebuild(
     *,
     owner: str,
     committed: Mapping[Partition, int | None],
+    progress: Callable[[], None],
 ) -> None:
     """Apply every record below the committed offsets to an emptied room; their outcomes were sent long ago.
+
+    ``progress`` is called after each batch: this may take many minutes. What it raises ends the rebuild.
 
     Raises
     ------
@@ -49,6 +52,7 @@ def rebuild(
                 found, _ = sides.rows(batch)
                 room.extend_rebuild([])
                 room.apply(sides.place(partition), found, batch.next_offset)
+                progress()
         whole = True
     finally:
         room.end_rebuild(whole=whole)

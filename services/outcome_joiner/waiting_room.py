@@ -27,6 +27,7 @@ from redis.commands.core import Script
 from redis.exceptions import ClusterError, MovedError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.ids import new_id
 from driftline.runtime.redis_servers import ERRORS, RedisServers
 
 _SCRIPT = (Path(__file__).parent / "join.lua").read_text()
@@ -170,15 +171,21 @@ class WaitingRoom:
         return {name.decode(): int(number) for name, number in found.items()}
 
     def begin_rebuild(self, owner: str) -> bool:
-        """Empty the room for a rebuild; False where another member is at it already."""
+        """Empty the room for a rebuild; False where another member is at it already.
+
+        One that this member began in an earlier life is begun anew.
+        """
         with self._guarded():
-            if not self._client.set(self._key("lock"), owner, nx=True, ex=_LOCK_SECONDS):
-                return False
+            lock = self._key("lock")
+            if not self._client.set(lock, owner, nx=True, ex=_LOCK_SECONDS):
+                if self._client.get(lock) != owner.encode():
+                    return False
+                self._client.expire(lock, _LOCK_SECONDS)
             doomed = [key for key in self._client.scan_iter(self._prefix + "*") if not key.endswith(b":lock")]
             for low in range(0, len(doomed), _DELETE):
                 self._client.unlink(*doomed[low : low + _DELETE])
-            # Until the room is whole, only this member's rows count in it.
-            self._state = owner.encode()
+            # Until the room is whole, only this rebuild's rows count in it.
+            self._state = f"{owner} {new_id()}".encode()
             self._client.set(self._key("ready"), self._state)
         return True
 

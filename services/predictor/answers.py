@@ -1,10 +1,13 @@
 """What callers get: the log's record, told as JSON."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import orjson
 
 from driftline.contracts import prediction_fields as fields
 from driftline.features import FeatureView
@@ -16,29 +19,59 @@ _EPOCH = datetime(1970, 1, 1)
 _STATUS = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
 
 
-def answer_of(declaration: ModelDeclaration, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer for a logged prediction."""
-    return {
-        "request_id": record[fields.REQUEST_ID],
-        "status": record[fields.STATUS],
-        "score": record[fields.SCORE],
-        "decision": record[fields.DECISION],
-        "model": record[fields.MODEL],
-        "version": record[fields.MODEL_VERSION],
-        "event_time": record[fields.EVENT_TIME].isoformat() + "Z",
-        "features": {view.name: _served(view, record) for view in declaration.views},
-    }
+@dataclass(frozen=True, slots=True)
+class _AnswerView:
+    """Where a view's values stand in the log's records, worked out once."""
+
+    name: str
+    version: int
+    age_column: str
+    oldest_ms: float
+    values: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def of(view: FeatureView) -> "_AnswerView":
+        return _AnswerView(
+            name=view.name,
+            version=view.version,
+            age_column=view.age_column,
+            oldest_ms=math.inf if view.ttl_us is None else view.ttl_us / 1_000,
+            values=tuple(zip((one.name for one in view.features), view.columns, strict=True)),
+        )
+
+    def told(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a prediction saw of the view."""
+        age_ms = record[self.age_column]
+        return {
+            "version": self.version,
+            "age_ms": age_ms,
+            "status": "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh",
+            "values": {name: record[column] for name, column in self.values},
+        }
 
 
-def _served(view: FeatureView, record: Mapping[str, Any]) -> dict[str, Any]:
-    age_ms = record[view.age_column]
-    stale = age_ms is not None and view.ttl_us is not None and age_ms * 1_000 > view.ttl_us
-    return {
-        "version": view.version,
-        "age_ms": age_ms,
-        "status": "missing" if age_ms is None else "stale" if stale else "fresh",
-        "values": {one.name: record[column] for one, column in zip(view.features, view.columns, strict=True)},
-    }
+class Answers:
+    """Tells a model's logged predictions as JSON."""
+
+    def __init__(self, declaration: ModelDeclaration) -> None:
+        self._views = tuple(_AnswerView.of(view) for view in declaration.views)
+
+    def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer for a logged prediction (times in microseconds)."""
+        return {
+            "request_id": record[fields.REQUEST_ID],
+            "status": record[fields.STATUS],
+            "score": record[fields.SCORE],
+            "decision": record[fields.DECISION],
+            "model": record[fields.MODEL],
+            "version": record[fields.MODEL_VERSION],
+            "event_time": _iso(record[fields.EVENT_TIME]),
+            "features": {view.name: view.told(record) for view in self._views},
+        }
+
+    def json(self, record: Mapping[str, Any]) -> bytes:
+        """Return the answer's body."""
+        return orjson.dumps(self.of(record))
 
 
 def features_of(view: FeatureView, entity: str, instant_us: int, read: ViewValues) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The predictor over HTTP: predictions, features, models."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from driftline.contracts import prediction_fields as fields
 from driftline.features.online import OnlineStore
@@ -17,14 +18,28 @@ from driftline.runtime.http import read_json
 from driftline.runtime.logging import get_logger, log_context
 from driftline.runtime.problem import field_errors, problem, problem_of, problem_responses
 from driftline.serving.rack import ModelRack
-from services.predictor.answers import answer_of, features_of, models_of
-from services.predictor.batching import HttpBatches
-from services.predictor.documentation import answer_response, request_schema
-from services.predictor.requests import ReadRequest, WrongValueError, read_instant_us, read_request
+from driftline.serving.request_values import WrongValueError, read_instant_us
+from services.predictor.answers import Answers, features_of, models_of
+from services.predictor.batching import HttpBatches, Record
+from services.predictor.bulk import JSON_LINES, RowReader, answer_lines, split_rows
+from services.predictor.documentation import (
+    BULK_DESCRIPTION,
+    TIMEOUT_PARAMETER,
+    answer_response,
+    bulk_content,
+    bulk_response,
+    request_schema,
+)
+from services.predictor.requests import (
+    TIMEOUT_HEADER,
+    ReadRequest,
+    read_request,
+    read_timeout_ms,
+)
 
 _log = get_logger(__name__)
 
-_ANSWERED, _REFUSED, _ = fields.STATUSES
+ANSWERED, _REFUSED, _ = fields.STATUSES
 
 
 class PredictorState:
@@ -35,6 +50,7 @@ class PredictorState:
         self.store = store
         self.rack = rack
         self.clock = clock
+        self.answers = {name: Answers(declaration) for name, declaration in project.models.items()}
         self.batches: HttpBatches | None = None
 
     def logging(self) -> HttpBatches:
@@ -55,15 +71,33 @@ def predictor_routes(state: PredictorState) -> APIRouter:
         except RefusedError as error:
             body, unreadable = {}, error
         read = read_request(state.project, model, body, state.clock.now_us())
-        with log_context(request_id=read.id):
-            if unreadable is not None:
-                return await _refuse(batches, read, unreadable)
-            if read.mistakes:
-                return await _refuse(batches, read, None)
-            return await _predict(batches, read, state.project.models.get(model))
+        timeout_ms: int | None = None
+        try:
+            timeout_ms = read_timeout_ms(request.headers.get(TIMEOUT_HEADER))
+        except WrongValueError as error:
+            read = replace(read, mistakes=((("header", TIMEOUT_HEADER), str(error)), *read.mistakes))
+        return await _settled(batches, read, unreadable, timeout_ms, state.answers.get(model))
 
+    async def predict_rows(model: str, request: Request) -> Response:
+        batches, reader, answers = state.logging(), readers[model], state.answers[model]
+        try:
+            rows = split_rows(request.headers.get("content-type", ""), await request.body())
+        except RefusedError as error:
+            read = read_request(state.project, model, {}, state.clock.now_us())
+            return await _settled(batches, read, error, None, answers)
+
+        async def answer(row: bytes) -> Response:
+            read, unreadable = reader.read(row, state.clock.now_us())
+            return await _settled(batches, read, unreadable, None, answers)
+
+        return StreamingResponse(answer_lines(rows, answer), media_type=JSON_LINES)
+
+    readers = {
+        name: RowReader(state.project, declaration) for name, declaration in state.project.models.items()
+    }
     for declaration in state.project.models.values():
         _document(router, declaration, predict)
+        _document_bulk(router, declaration, predict_rows)
     router.add_api_route(
         "/v1/models/{model}/predictions",
         predict,
@@ -112,17 +146,39 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     return router
 
 
-async def _predict(batches: HttpBatches, read: ReadRequest, declaration: ModelDeclaration | None) -> Response:
-    extensions = {"request_id": read.id}
+async def _settled(
+    batches: HttpBatches,
+    read: ReadRequest,
+    unreadable: RefusedError | None,
+    timeout_ms: int | None,
+    answers: Answers | None,
+) -> Response:
+    """Predict a request, or refuse it; either way it is in the log when this returns."""
+    with log_context(request_id=read.id):
+        if unreadable is not None or read.mistakes:
+            return await _refuse(batches, read, unreadable)
+        return await _predicted(batches, read.record, timeout_ms, answers)
+
+
+async def _predicted(
+    batches: HttpBatches, request: Record, timeout_ms: int | None, answers: Answers | None
+) -> Response:
+    """Predict a request and return its answer; ``answers`` is None where there is no such model."""
+    extensions = {"request_id": request[fields.REQUEST_ID]}
     try:
-        logged = await batches.predict(read.record)
+        logged = await batches.predict(request, timeout_ms)
     except DriftlineError as error:
         return problem_of(error, extensions)
-    status, error_text = logged[fields.STATUS], logged[fields.ERROR]
-    if status == _ANSWERED and declaration is not None:
-        return _json(answer_of(declaration, logged))
-    if status == _REFUSED:
-        if declaration is None:
+    if logged[fields.STATUS] == ANSWERED and answers is not None:
+        return Response(answers.json(logged), media_type="application/json")
+    return unanswered(logged, known=answers is not None)
+
+
+def unanswered(logged: Record, *, known: bool) -> Response:
+    """Return the problem that a logged prediction without a score is to its caller."""
+    error_text, extensions = logged[fields.ERROR], {"request_id": logged[fields.REQUEST_ID]}
+    if logged[fields.STATUS] == _REFUSED:
+        if not known:
             return problem(404, error_text, title="Unknown model", extensions=extensions)
         return problem(422, error_text, title="Request refused", extensions=extensions)
     _log.warning("prediction failed", error=error_text)
@@ -161,11 +217,30 @@ def _document(router: APIRouter, declaration: ModelDeclaration, handler: Any) ->
         response_class=Response,
         responses={200: answer_response(declaration), **problem_responses(415, 422, 429)},
         openapi_extra={
+            "parameters": [TIMEOUT_PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": request_schema(declaration)}},
-            }
+            },
         },
+    )
+
+
+def _document_bulk(router: APIRouter, declaration: ModelDeclaration, handler: Any) -> None:
+    async def predict_rows_with_one_model(request: Request) -> Response:
+        return await handler(declaration.name, request)  # type: ignore[no-any-return]
+
+    router.add_api_route(
+        f"/v1/models/{declaration.name}/predictions/bulk",
+        predict_rows_with_one_model,
+        methods=["POST"],
+        tags=["predictions"],
+        operation_id=f"predict_{declaration.name}_in_bulk",
+        summary=f"Ask {declaration.name} many times",
+        description=BULK_DESCRIPTION,
+        response_class=Response,
+        responses={200: bulk_response(), **problem_responses(415)},
+        openapi_extra={"requestBody": {"required": True, "content": bulk_content(declaration)}},
     )
 
 

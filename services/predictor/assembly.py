@@ -3,15 +3,24 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
-from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.project_schemas import (
+    platform_schema,
+    prediction_request_schema,
+    prediction_schema,
+)
 from driftline.contracts.registry import SchemaRegistry
-from driftline.features.online import OnlineStore
+from driftline.contracts.topics import MODEL_EVENTS
+from driftline.features.online import TIMEOUT_SECONDS, OnlineStore
+from driftline.features.store_connection import StoreConnection
+from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.clock import SystemClock
@@ -19,14 +28,18 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
+from driftline.runtime.redis_servers import names_cluster
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
+from driftline.serving.service_levels import ServiceLevels
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
+from services.predictor.endpoint import QuickAnswers
+from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
@@ -52,7 +65,15 @@ class Predictor:
         self.engine = PredictionEngine(project, self._store, self._rack)
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
+        self._reports: IncidentReports | None = None
         self._state = PredictorState(project, self._store, self._rack, SystemClock())
+        rules = {
+            name: model.service_levels
+            for name, model in project.models.items()
+            if model.service_levels is not None
+        }
+        self._levels = ServiceLevels(rules, now=time.monotonic)
+        health.show("service_levels", lambda: [level.as_json() for level in self._levels.levels()])
         self.app: FastAPI = create_app(
             title=f"driftline predictor: {project.name}",
             service=SERVICE,
@@ -62,6 +83,8 @@ class Predictor:
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
+        # Last, so within the limits and before the routes.
+        self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
         health.set("http", ready=False, detail="waiting for the schema registry")
 
     def run(self, stop: threading.Event) -> None:
@@ -89,7 +112,7 @@ class Predictor:
         )
         if schema_id is not None:
             self._encoder = BatchEncoder(schema, schema_id)
-            self._open_http(self._encoder)
+            self._open_http(schema, schema_id)
         return schema_id is not None
 
     def close(self) -> None:
@@ -100,7 +123,7 @@ class Predictor:
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
         self._registry.close()
 
-    def _open_http(self, encoder: BatchEncoder) -> None:
+    def _open_http(self, schema: Mapping[str, Any], schema_id: int) -> None:
         settings = self._settings
         self._producer = AcknowledgedProducer(
             settings.kafka_config(),
@@ -109,17 +132,36 @@ class Predictor:
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
+        connection = (
+            None
+            if names_cluster(settings.redis_url)
+            else StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        )
         self._state.batches = HttpBatches(
             # A connection of its own: the stream's large reads do not hold up a caller's small one.
-            PredictionEngine(self._project, self._connect_store(), self._rack),
-            encoder,
+            PredictionEngine(self._project, self._connect_store(connection), self._rack),
+            self._project,
+            schema,
+            schema_id,
             self._producer,
-            requests=arrow_schema(prediction_request_schema(self._project)),
+            levels=self._levels,
             log=self._topics.predictions,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
         )
+        self._reports = IncidentReports(
+            self._project,
+            self._rack,
+            self._producer,
+            self._life_codec,
+            topic=self._topics.stream(MODEL_EVENTS),
+            by=f"{SERVICE} {settings.instance}",
+        )
         self._health.set("http", ready=True)
+
+    def _life_codec(self) -> LifeCodec:
+        subject = self._topics.subject(self._topics.stream(MODEL_EVENTS))
+        return LifeCodec(self._registry, self._registry.schema_id(subject, platform_schema("model_event")))
 
     def run_stream(self, stop: threading.Event, until: Callable[[], bool] = lambda: False) -> None:
         """Run the stream's loop until ``stop`` is set or ``until`` says so. For after ``open``."""
@@ -145,8 +187,11 @@ class Predictor:
         self._rack.refresh()
         troubles = self._rack.troubles
         missing = self._rack.missing
+        faulty = missing.keys() - self._rack.withdrawn.keys()
         detail = "; ".join(f"{name}: {why}" for name, why in {**troubles, **missing}.items())
-        self._health.set("models", ready=not missing, detail=detail)
+        self._health.set("models", ready=not faulty, detail=detail)
+        if self._reports is not None:
+            self._reports.send()
         try:
             self._store.applied_offsets(next(iter(self._project.event_types)))
         except UnavailableError as error:
@@ -154,11 +199,14 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _connect_store(self) -> OnlineStore:
+    def _connect_store(self, connection: StoreConnection | None = None) -> OnlineStore:
         declared = self._topics.all_of(self._project)
         partitions = {
             name: declared[self._topics.events(name)].partitions for name in self._project.event_types
         }
         return OnlineStore(
-            self._settings.redis_url, prefix=self._topics.prefix, project=self._project, partitions=partitions
+            connection or self._settings.redis_url,
+            prefix=self._topics.prefix,
+            project=self._project,
+            partitions=partitions,
         )

@@ -1,42 +1,85 @@
 """Zero-wait batching: whatever arrived while the last batch ran is the next one.
 
-1. A request waits in the queue, bounded; a full queue refuses with BackpressureError.
-2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go, encodes it, and wakes the
-   event loop once.
-3. The event loop sends every record to the log, whether or not its caller still waits.
+1. A request waits in the queue, bounded; a full queue refuses with BackpressureError. Those that one turn of the
+   event loop has read are queued together, so that the worker does not start with the first of them alone.
+2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go and encodes it.
+3. It sends every record to the log, whether or not its caller still waits.
 4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
-   given.
+   given. The event loop is woken once for all that are acknowledged together.
+5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED.
 """
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
-import pyarrow as pa
-
 from driftline.contracts import prediction_fields as fields
-from driftline.contracts.batch_codec import BatchEncoder
+from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.wire import frame
+from driftline.project import InputType, Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
-from driftline.runtime.errors import BackpressureError, DriftlineError, UnavailableError
+from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
+from driftline.serving.rows import RequestRows
+from driftline.serving.service_levels import ServiceLevels
 
 _log = get_logger(__name__)
+_ANSWERED, _, _FAILED = fields.STATUSES
 
 HTTP = fields.CHANNELS[0]
 
+Record = dict[str, Any]
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+
 class _Waiting:
-    """A request and its caller."""
+    """A request and its caller, who may have said how long it waits."""
 
-    request: dict[str, Any]
-    answer: "asyncio.Future[dict[str, Any]]"
-    loop: asyncio.AbstractEventLoop
-    refusal: str | None = None
+    __slots__ = ("_alarm", "_until", "answer", "loop", "refusal", "request", "sent", "timeout_ms")
+
+    def __init__(self, request: Record, refusal: str | None, timeout_ms: int | None) -> None:
+        self.request = request
+        self.refusal = refusal
+        self.timeout_ms = timeout_ms
+        self.sent = False  # to the log; of the worker alone
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Record] = self.loop.create_future()
+        self._until: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        if timeout_ms is not None:
+            self._until = time.monotonic() + timeout_ms / 1_000
+            self._alarm = self.loop.call_later(timeout_ms / 1_000, self._give_up)
+
+    @property
+    def late(self) -> bool:
+        """Whether the caller waits no more."""
+        return self._until is not None and time.monotonic() >= self._until
+
+    def settle(
+        self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
+    ) -> None:
+        """Answer, or say what went wrong; not where the caller gave up (a deadline, or it went away)."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.answer.done():
+            return
+        error = logged if isinstance(logged, DriftlineError) else failure
+        if error is None:
+            self.answer.set_result(record)
+        else:
+            self.answer.set_exception(error)
+
+    def _give_up(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(UnavailableError(_late(self.timeout_ms)))
+
+
+def _late(timeout_ms: int | None) -> str:
+    return f"no logged prediction within the {timeout_ms} ms that the request allows"
 
 
 class HttpBatches:
@@ -45,144 +88,169 @@ class HttpBatches:
     def __init__(
         self,
         engine: PredictionEngine,
-        encoder: BatchEncoder,
+        project: Project,
+        schema: Mapping[str, Any],
+        schema_id: int,
         producer: AcknowledgedProducer,
         *,
-        requests: pa.Schema,
+        levels: ServiceLevels,
         log: str,
         max_batch: int,
         max_waiting: int,
     ) -> None:
         self._engine = engine
-        self._encoder = encoder
+        self._codec = RecordCodec(schema)
+        self._schema_id = schema_id
         self._producer = producer
-        self._schema = requests
+        self._levels = levels
+        self._numbers = frozenset(one.name for one in project.request_inputs if one.type is InputType.DOUBLE)
         self._topic = log
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = threading.Condition()
+        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._read: list[_Waiting] = []  # of the event loop alone
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="predict", daemon=True)
         self._thread.start()
 
-    async def predict(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the logged prediction of a request, as a record.
+    async def predict(self, request: Record, timeout_ms: int | None = None) -> Record:
+        """Return the logged prediction of a request, as a record (times in microseconds).
+
+        Parameters
+        ----------
+        timeout_ms
+            How long the caller waits; without it, as long as the service lets it.
 
         Raises
         ------
         BackpressureError
             Too many requests wait.
         UnavailableError
-            The store cannot be read, or the log cannot be written.
+            The store cannot be read, the log cannot be written, or either was not done in time.
         """
-        return await self._queue(request, None)
+        begun, model = time.perf_counter(), request[fields.MODEL]
+        try:
+            logged = await self._queue(request, None, timeout_ms)
+        except DriftlineError:
+            self._levels.failed(model)
+            raise
+        if logged[fields.STATUS] == _ANSWERED:
+            self._levels.answered(model, time.perf_counter() - begun)
+        elif logged[fields.STATUS] == _FAILED:
+            self._levels.failed(model)
+        return logged
 
-    async def refuse(self, request: dict[str, Any], error: str) -> None:
+    async def refuse(self, request: Record, error: str) -> None:
         """Log a request that is refused before it can be tried; returns once the log has it."""
-        await self._queue(request, error)
+        await self._queue(request, error, None)
 
     def close(self) -> None:
         """Predict what waits, then stop."""
-        with self._arrived:
-            self._closed = True
-            self._arrived.notify()
+        self._closed = True
+        self._waiting.put(None)
         self._thread.join(10)
 
-    async def _queue(self, request: dict[str, Any], refusal: str | None) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(request=request, answer=loop.create_future(), loop=loop, refusal=refusal)
-        with self._arrived:
-            if self._closed:
-                raise UnavailableError("the predictor is stopping")
-            if len(self._waiting) >= self._max_waiting:  # (1)
-                raise BackpressureError("too many predictions are waiting", retry_after=1.0)
-            self._waiting.append(waiting)
-            self._arrived.notify()
-        return await waiting.answer
+    def _queue(
+        self, request: Record, refusal: str | None, timeout_ms: int | None
+    ) -> "asyncio.Future[Record]":
+        if self._closed:
+            raise UnavailableError("the predictor is stopping")
+        if self._waiting.qsize() + len(self._read) >= self._max_waiting:  # (1)
+            raise BackpressureError("too many predictions are waiting", retry_after=1.0)
+        waiting = _Waiting(request, refusal, timeout_ms)
+        if not self._read:
+            waiting.loop.call_soon(self._put)
+        self._read.append(waiting)
+        return waiting.answer
+
+    def _put(self) -> None:
+        for waiting in self._read:
+            self._waiting.put(waiting)
+        self._read.clear()
 
     def _work(self) -> None:
-        while True:
-            with self._arrived:
-                while not self._waiting and not self._closed:
-                    self._arrived.wait()
-                if not self._waiting:
-                    return
-                number = min(len(self._waiting), self._max_batch)
-                taken = [self._waiting.popleft() for _ in range(number)]  # (2)
-            tried = [one for one in taken if one.refusal is None]
-            if tried:
-                self._predict(tried)
-            for one in taken:
-                if one.refusal is not None:
-                    self._hand_over(
-                        [one], self._engine.refused(self._columns([one]), HTTP, one.refusal), None
-                    )
+        going = True
+        while going:
+            taken = self._take()
+            going = None not in taken
+            waiting = [one for one in taken if one is not None]
+            try:
+                self._predict([one for one in waiting if one.refusal is None and not one.late])
+                self._log_untried([one for one in waiting if not one.sent])
+            except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
+                fault = _fault(waiting, error)
+                for one in waiting:
+                    _call(one.loop, partial(one.settle, {}, fault, fault))
+
+    def _take(self) -> list[_Waiting | None]:
+        """Return what waits, at least one: None once the last has come."""
+        taken = [self._waiting.get()]  # (2)
+        while len(taken) < self._max_batch:
+            try:
+                taken.append(self._waiting.get_nowait())
+            except Empty:
+                break
+        return taken
 
     def _predict(self, taken: Sequence[_Waiting]) -> None:
-        requests = self._columns(taken)
-        failure: Exception | None = None
+        if not taken:
+            return
+        requests = self._rows(taken)
+        failure: DriftlineError | None = None
         try:
             predictions = self._engine.predict(requests, HTTP)
         except UnavailableError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours: it is logged for each request, and each caller is told
-            ids = [one.request[fields.REQUEST_ID] for one in taken]
-            _log.error("predicting failed", request_ids=ids, exc_info=error)
-            failure = UnavailableError(
-                f"a fault of ours ({type(error).__name__}); it is in the service's log"
-            )
+            failure = _fault(taken, error)
         if failure is not None:
             predictions = self._engine.failed(requests, HTTP, str(failure))
-        self._hand_over(taken, predictions, failure)
+        made = zip(taken, predictions, strict=True)
+        in_time = [(one, record) for one, record in made if not one.late]  # the others are logged as failed
+        self._send(in_time, failure)
 
-    def _columns(self, taken: Sequence[_Waiting]) -> pa.RecordBatch:
-        columns = [
-            pa.array([waiting.request[one.name] for waiting in taken], one.type) for one in self._schema
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
-    def _hand_over(
-        self, taken: Sequence[_Waiting], predictions: pa.RecordBatch, failure: Exception | None
-    ) -> None:
-        values = self._encoder.encode(predictions)
-        records = predictions.to_pylist()
-        try:
-            taken[0].loop.call_soon_threadsafe(self._log_all, taken, records, values, failure)
-        except RuntimeError:  # the event loop has ended, so nobody waits
-            _log.warning("predictions for a closed event loop", count=len(taken))
-
-    def _log_all(
-        self,
-        taken: Sequence[_Waiting],
-        records: Sequence[dict[str, Any]],
-        values: Sequence[bytes],
-        failure: Exception | None,
-    ) -> None:
-        for waiting, record, value in zip(taken, records, values, strict=True):
-            try:
-                acknowledged = self._producer.send(self._topic, record[fields.REQUEST_ID], value)  # (3)
-            except DriftlineError as error:
-                _settle(waiting.answer, record, error)
+    def _log_untried(self, untried: Sequence[_Waiting]) -> None:
+        """Log what was refused beforehand, and what nobody waits for any more (5)."""
+        for one in untried:
+            requests = self._rows([one])
+            if one.refusal is not None:
+                (record,) = self._engine.refused(requests, HTTP, one.refusal)
             else:
-                acknowledged.add_done_callback(_settler(waiting.answer, record, failure))  # (4)
+                (record,) = self._engine.failed(requests, HTTP, _late(one.timeout_ms))
+            self._send([(one, record)], None)
+
+    def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
+        """Send records to the log; each caller is told once its own is there."""
+        # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
+        encoded = [(one, record, self._encode(record)) for one, record in made]
+        for one, record, value in encoded:
+            settle = partial(one.settle, record, failure)  # (4)
+            one.sent = True
+            try:
+                if isinstance(value, BadMessageError):
+                    raise value
+                self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
+            except DriftlineError as error:
+                _call(one.loop, partial(settle, error))
+
+    def _encode(self, record: Record) -> bytes | BadMessageError:
+        try:
+            return frame(self._schema_id, self._codec.encode(record))
+        except BadMessageError as error:  # its neighbours are logged
+            return error
+
+    def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
+        return RequestRows([one.request for one in taken], self._numbers)
 
 
-def _settler(
-    answer: "asyncio.Future[dict[str, Any]]", record: dict[str, Any], failure: Exception | None
-) -> Any:
-    def settle(acknowledged: "asyncio.Future[Acknowledgement]") -> None:
-        _settle(answer, record, acknowledged.exception() or failure)
-
-    return settle
+def _fault(taken: Sequence[_Waiting], error: Exception) -> UnavailableError:
+    ids = [one.request[fields.REQUEST_ID] for one in taken]
+    _log.error("predicting failed", request_ids=ids, exc_info=error)
+    return UnavailableError(f"a fault of ours ({type(error).__name__}); it is in the service's log")
 
 
-def _settle(
-    answer: "asyncio.Future[dict[str, Any]]", record: dict[str, Any], error: BaseException | None
-) -> None:
-    if answer.done():  # the caller gave up: a deadline, or it went away
-        return
-    if error is None:
-        answer.set_result(record)
-    else:
-        answer.set_exception(error)
+def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(step)
+    except RuntimeError:  # the event loop has ended, so nobody waits
+        _log.warning("a prediction for a closed event loop")

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from driftline.project import InputField, InputType, ModelDeclaration
-from services.predictor.requests import MAX_CALLER, MAX_KEY, MAX_TEXT
+from driftline.serving.request_values import MAX_CALLER, MAX_KEY, MAX_TEXT
+from services.predictor.bulk import JSON_LINES, MAX_ROWS
+from services.predictor.requests import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 
 DESCRIPTION = """
 Models answer here. An answer is sent after its record is in the log, under the request's UUID; refusals and
@@ -12,6 +16,8 @@ failures are logged as well, and their problem carries the `request_id`.
 
 **Retry with the same `request_id`** after `429`, `503` or a lost connection; wait the seconds in `Retry-After` first.
 The same request gets the same score.
+
+A caller that cannot wait says so in `X-Request-Timeout-Ms` and is answered `503` by then.
 """
 TAGS = [
     {"name": "predictions", "description": "Ask a model."},
@@ -24,6 +30,22 @@ _TIME = {
     "description": "The instant that features are read as of: ISO 8601 with an offset, or whole microseconds since "
     "the epoch; now if absent. At most a day ahead.",
     "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}, {"type": "null"}],
+}
+
+BULK_DESCRIPTION = f"""
+Up to {MAX_ROWS:,} requests in one call, as a JSON array or as JSON lines. Each is predicted, logged and answered as if it
+had come alone; a bad one is refused in its own line, its neighbours are answered. Lines are sent as they are logged. The
+service's deadline holds for the whole call: what is not answered by then may be in the log, so give each request a
+`request_id` and ask again with it.
+"""
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "How long the caller waits for an answer, in milliseconds; the service's own deadline holds as well. "
+    "Then it is told 503. A prediction that was not made by then is logged as FAILED; one that only the log's "
+    "acknowledgement came too late for is in the log as it was made.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
 }
 
 
@@ -68,6 +90,29 @@ def request_example(model: ModelDeclaration) -> dict[str, Any]:
         "entities": {key: f"{key}-1" for key in model.entity_keys},
         "inputs": {one.name: 1.0 if one.type is InputType.DOUBLE else "text" for one in model.inputs},
         "event_time": _EXAMPLE_TIME,
+    }
+
+
+def bulk_content(model: ModelDeclaration) -> dict[str, Any]:
+    """Return the OpenAPI content of many requests to a model."""
+    request = {name: value for name, value in request_schema(model).items() if name != "examples"}
+    example = request_example(model)
+    lines = b"\n".join([orjson.dumps(example)] * 2).decode()
+    return {
+        "application/json": {
+            "schema": {"type": "array", "items": request, "maxItems": MAX_ROWS},
+            "example": [example, example],
+        },
+        JSON_LINES: {"schema": {"type": "string", "description": "A request per line."}, "example": lines},
+    }
+
+
+def bulk_response() -> dict[str, Any]:
+    """Return the OpenAPI response to many requests."""
+    return {
+        "description": "A line per request, in their order: its answer, or a problem with the row's own `status` and "
+        "`request_id`.",
+        "content": {JSON_LINES: {"schema": {"type": "string"}}},
     }
 
 

@@ -117,14 +117,16 @@ class Platform:
         }
 
     def wait_applied(self, seconds: float = 120) -> None:
-        """Wait until the store has applied every event of the topic."""
+        """Wait until the store has applied every event; so many seconds without a step on are too long."""
         ends = end_offsets(self.bootstrap, self.events_topic, self.partitions)
         until = time.monotonic() + seconds
         applied: dict[int, int] = {}
         while time.monotonic() < until:
-            applied = self.applied_offsets()
-            if all(applied.get(partition, 0) >= end for partition, end in ends.items()):
+            now = self.applied_offsets()
+            if all(now.get(partition, 0) >= end for partition, end in ends.items()):
                 return
+            if now != applied:
+                applied, until = now, time.monotonic() + seconds
             time.sleep(0.1)
         raise AssertionError(f"the store stands at {applied}, the topic ends at {ends}; {self.told()}")
 
@@ -139,7 +141,7 @@ class Platform:
         return found
 
     def wait_consumed(self, topic: str, group: str, seconds: float = 120) -> None:
-        """Wait until a consumer group has committed the whole topic."""
+        """Wait until a consumer group has committed the whole topic; so many seconds without a step on are too long."""
         partitions = load_manifest().streams[topic.removeprefix(f"{self.prefix}.")].partitions
         consumer = Consumer(
             {
@@ -150,6 +152,7 @@ class Platform:
         )
         until = time.monotonic() + seconds
         waiting: list[Any] = []
+        reached: dict[int, int] = {}
         while time.monotonic() < until:
             committed = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
             ends = record_ends(self.bootstrap, topic, partitions)
@@ -161,6 +164,9 @@ class Platform:
             if not waiting:
                 consumer.close()
                 return
+            now = {c.partition: c.offset for c in committed}
+            if now != reached:
+                reached, until = now, time.monotonic() + seconds
             time.sleep(0.2)
         raise AssertionError(
             f"{group} still has to read (partition, committed, end): {waiting}; {self.told()}"

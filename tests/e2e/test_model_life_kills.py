@@ -18,10 +18,11 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.topics import DRIFT_SIGNALS, RETRAIN_REQUESTS, schemas_folder
 from driftline.contracts.wire import split
 from driftline.embedded import EmbeddedStack
-from driftline.models.bundle import active_version, versions
+from driftline.models.bundle import versions
 from driftline.models.lifecycle import State, fold
 from driftline.models.model_event import Kind
 from driftline.models.retraining import Cause, RetrainRequest, request
+from driftline.models.standing import active_version
 from driftline.models.training import train
 from driftline.playback.topic_reading import TopicReader
 from driftline.project import load_project

@@ -1,14 +1,16 @@
 """From what happens on the platform to causes of alerts: which group, how bad, what to say, what to do.
 
-A group is ``<prefix>/<model>/<kind>`` or ``<prefix>/services/<service>``. Kinds of a model's problems:
+A group is ``<prefix>/<model>/<kind>``, ``<prefix>/features/parity`` or ``<prefix>/services/<service>``. Kinds of a
+model's problems:
 
 ========== ==================================================================================
 drift      a drift signal, whatever was measured: one problem per version and segment
 training   a training failed, or its data were refused
 promotion  a candidate was rejected or waits for a person, or a baseline won
-champion   the active version was pulled or rolled back
+champion   the active version fails, was pulled or rolled back; a version to fall back on fails
 activity   a promotion, for those who want to know
 deprecated the model reads a deprecated view: one problem per view, version and last day
+levels     a service level's budget burns: one problem per instance and objective
 ========== ==================================================================================
 
 Runbooks and severities of drift signals go by what was measured: ``drift``, ``quality`` or ``accuracy``.
@@ -32,8 +34,11 @@ BY = "alerter"
 
 DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
 TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
-SERVICE, ROUTE, DEPRECATED = "service", "route", "deprecated"
-KINDS = (DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY, SERVICE, ROUTE, DEPRECATED)
+SERVICE, ROUTE, PARITY, LEVELS, DEPRECATED = "service", "route", "parity", "levels", "deprecated"
+KINDS = (
+    *(DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY),
+    *(SERVICE, ROUTE, PARITY, LEVELS, DEPRECATED),
+)
 
 _INPUT_CHECKS = frozenset(
     {
@@ -47,6 +52,7 @@ _QUALITY_CHECKS = frozenset(
 _LEVELS = {"WARNING": Severity.WARNING, "ALERT": Severity.CRITICAL, "RETRAIN": Severity.CRITICAL}
 _RUNBOOKS = "services/alerter/README.md"
 _BASELINE_WON = "BASELINE_WON"
+_FAILING = "FAILING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,12 @@ _EVENTS = {
     "ROLLED_BACK": _Happening(
         CHAMPION, Severity.CRITICAL, "rolled back", "The version before serves. Find out why.", lasting=False
     ),
+    _FAILING: _Happening(
+        CHAMPION,
+        Severity.CRITICAL,
+        "fails in service",
+        "Its breaker is open. See `driftline models history`, and the predictor's log.",
+    ),
     "PROMOTED": _Happening(ACTIVITY, Severity.INFO, "promoted", "", lasting=False),
 }
 #: What ends which kinds of problems, whatever their version.
@@ -100,6 +112,10 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 #: What ends the wait for an approval of its own version.
 _ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
+#: What ends the failing of its own version, whoever saw it.
+_LEAVES = frozenset({"ROLLED_BACK", "PULLED", "RETIRED", "REJECTED"})
+#: What ends the failing of its own version in the process that saw it.
+_RECOVERED = "RECOVERED"
 #: What ends a baseline's win: a version that has passed the gates.
 _BEATS_BASELINES = "VALIDATED"
 
@@ -169,6 +185,10 @@ class Causes:
         ]
         if event["kind"] in _ANSWERS:
             found.append(self._end(event, PROMOTION, problem=f"APPROVAL_WANTED|{version}|"))
+        if event["kind"] in _LEAVES:
+            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|"))
+        if event["kind"] == _RECOVERED:
+            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|{event['by']}|"))
         if event["kind"] == "PROMOTED":
             # The old version's signals will not come back: it serves no more.
             found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
@@ -182,7 +202,7 @@ class Causes:
                 Cause(
                     input_id=event["event_id"],
                     group=self.group(model, happening.kind),
-                    problem=f"{name}|{version}|",
+                    problem=f"{name}|{version}|" + (f"{event['by']}|" if name == _FAILING else ""),
                     severity=self._severity(name, happening.kind, happening.severity),
                     source=MODEL_EVENTS,
                     model=model,
@@ -216,6 +236,40 @@ class Causes:
             title=f"{use.model}: reads the deprecated view {use.view}",
             text=f"{use}{'. That day is past' if past else ''}. Change the model's views in driftline.yaml, then retrain.",
             runbook=self._runbook(DEPRECATED, DEPRECATED),
+            lasting=True,
+            since=at,
+            happened_at=at,
+            by=BY,
+        )
+
+    def of_burn(self, level: Mapping[str, Any], *, service: str, instance: str, at: int) -> Cause | Clearance:
+        """Return what a service level of an instance means: a cause while its budget burns, else the end of it."""
+        model, objective, burning = level["model"], level["objective"], level["burning"]
+        group, problem = self.group(model, LEVELS), f"{instance}|{objective}|"
+        if burning == "no":
+            return Clearance(
+                input_id=stable_id("burn", group, problem, "over", at),
+                group=group,
+                problem=problem,
+                reason=f"the budget of {model}'s {objective} burns no more",
+                by=BY,
+            )
+        usual = Severity.CRITICAL if burning == "fast" else Severity.WARNING
+        rates = ", ".join(f"{rate:.1f} over {minutes} min" for minutes, rate in level["rates"].items())
+        return Cause(
+            input_id=stable_id("burn", group, problem, burning, at),
+            group=group,
+            problem=problem,
+            severity=self._severity(objective, LEVELS, usual),
+            source=service,
+            model=model,
+            team=self._team(model),
+            title=f"{model}: the budget of its {objective} burns {burning}",
+            text=(
+                f"Of {level['requests']:,} requests at {instance} in six hours {level['good']:.3%} were good, {level['target']:.3%} "
+                f"are promised. Burn rates: {rates}. `driftline status`, then its log."
+            ),
+            runbook=self._runbook(objective, LEVELS),
             lasting=True,
             since=at,
             happened_at=at,
@@ -268,6 +322,35 @@ class Causes:
             by=BY,
         )
 
+    def of_mismatch(self, *, view: str, team: str, text: str, since: int, at: int, by: str) -> Cause:
+        """Return the cause for a view whose served values are not what its events give, in a look of a span."""
+        return Cause(
+            input_id=stable_id("parity", self.prefix, view, since, at),
+            group=self.parity_group,
+            problem=f"{view}|",
+            severity=self._severity(view, PARITY, Severity.CRITICAL),
+            source=by,
+            model=None,
+            team=team or self.team,
+            title=f"{view}: served values are not what its events give",
+            text=text,
+            runbook=self._runbook(view, PARITY),
+            lasting=True,
+            since=since,
+            happened_at=at,
+            by=by,
+        )
+
+    def of_match(self, *, view: str, at: int, by: str) -> Clearance:
+        """Return the end of that."""
+        return Clearance(
+            input_id=stable_id("parity again", self.prefix, view, at),
+            group=self.parity_group,
+            problem=f"{view}|",
+            reason=f"all served values of {view} that were looked at are what its events give",
+            by=by,
+        )
+
     def of_deaf_route(self, *, route: str, notice_id: str, detail: str, at: int) -> Cause:
         """Return the cause for a route that takes no notifications."""
         return Cause(
@@ -300,6 +383,11 @@ class Causes:
     def group(self, model: str, kind: str) -> str:
         """Return the group of a kind of problem of a model."""
         return f"{self.prefix}/{model}/{kind}"
+
+    @property
+    def parity_group(self) -> str:
+        """The group of views whose served values differ from what their events give."""
+        return f"{self.prefix}/features/{PARITY}"
 
     def service_group(self, service: str) -> str:
         """Return the group of a service's failures."""

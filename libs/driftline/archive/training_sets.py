@@ -47,7 +47,8 @@ class TrainingSetChangedError(DriftlineError):
 class TrainingSetVersion:
     """A named training set. ``version`` is the Delta table's, ``span`` what it was made from, as ISO texts.
 
-    ``sha256`` is ``content_sha256`` of the rows; ``meta`` is whatever the builder wanted to keep.
+    ``sha256`` is ``content_sha256`` of the rows; ``meta`` is whatever the builder wanted to keep, ``manifest`` what the
+    rows were made from (JSON values).
     """
 
     name: str
@@ -58,6 +59,7 @@ class TrainingSetVersion:
     span: tuple[str, str]
     created_at: str
     meta: Mapping[str, str] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainingSets:
@@ -75,6 +77,7 @@ class TrainingSets:
         *,
         span: tuple[str, str] = ("", ""),
         meta: Mapping[str, str] | None = None,
+        manifest: Mapping[str, Any] | None = None,
     ) -> TrainingSetVersion:
         """Keep rows under a name; the same rows under the same name again are what is there already.
 
@@ -94,6 +97,7 @@ class TrainingSets:
             "span": list(span),
             "created_at": datetime.fromtimestamp(self._clock.now_us() / 1e6, tz=UTC).isoformat(),
             "meta": dict(meta or {}),
+            "manifest": dict(manifest or {}),
             "schema": base64.b64encode(table.schema.serialize().to_pybytes()).decode(),
         }
         for _ in range(_ATTEMPTS):
@@ -107,6 +111,10 @@ class TrainingSets:
     def list_sets(self) -> list[TrainingSetVersion]:
         """Return the model's training sets, the newest first; none where there is no table yet."""
         return [found for found, _ in self._sets()]
+
+    def look_up(self, name: str) -> TrainingSetVersion | None:
+        """Return a training set's description; None where there is none of this name."""
+        return next((found for found, _ in self._sets() if found.name == name), None)
 
     def find(self, name: str) -> TrainingSetVersion:
         """Return a training set's description; ConfigurationError where there is none of this name."""
@@ -239,13 +247,22 @@ def _bits(array: pa.Array) -> list[bytes]:
     kind = array.type
     if kind in {pa.string(), pa.binary()}:
         filled = pc.fill_null(array.cast(pa.large_binary()), b"")
-        return [pc.binary_length(filled).to_numpy().tobytes(), b"".join(filled.to_pylist())]
+        return [pc.binary_length(filled).to_numpy().tobytes(), _joined(filled)]
     if pa.types.is_timestamp(kind):
         array = array.cast(pa.int64())
     elif kind == pa.date32():
         array = array.cast(pa.int32())
     filled = pc.fill_null(array, False if kind == pa.bool_() else 0)
     return [filled.to_numpy(zero_copy_only=False).tobytes()]
+
+
+def _joined(values: pa.LargeBinaryArray) -> bytes:
+    """Return all values one after the other."""
+    _, offsets, data = values.buffers()
+    if data is None or not len(values):
+        return b""
+    ends = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data)[int(ends[0]) : int(ends[-1])].tobytes()
 
 
 def _for_store(table: pa.Table) -> pa.Table:

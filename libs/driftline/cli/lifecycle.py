@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 import typer
@@ -25,11 +25,12 @@ from driftline.cli.local_platform import (
     read_platform,
 )
 from driftline.cli.options import JsonOption, ProjectOption, echo_json
-from driftline.cli.process_status import ServiceStatus, service_statuses
+from driftline.cli.process_status import ServiceStatus, ViewFreshness, service_statuses, view_freshness
 from driftline.embedded import running_environment
 from driftline.embedded.cache import ArtifactCache
 from driftline.project import load_project
 from driftline.project.services import SERVICES, services_of
+from driftline.runtime.durations import format_duration
 from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.processes import tail
 
@@ -110,7 +111,7 @@ def down(*, state: StateOption = _STATE) -> None:
 
 
 def status(*, state: StateOption = _STATE, as_json: JsonOption = False) -> None:
-    """Say of each service whether it is alive and ready, how far behind, and its last error.
+    """Say of each service whether it is alive and ready, how far behind, and its last error; of each view how fresh it is.
 
     The exit code is 0 when all are ready, 1 otherwise.
 
@@ -119,13 +120,15 @@ def status(*, state: StateOption = _STATE, as_json: JsonOption = False) -> None:
     running = read_platform(state)
     services = service_statuses(state)
     ready = bool(services) and all(service.ready for service in services)
+    views = view_freshness(services, time.time())
     if as_json:
         content = {
             "ready": ready,
             "project": running.project if running is not None else None,
             "phase": _phase(running),
             "servers": running_environment(state),
-            "services": [asdict(service) for service in services],
+            "services": [_told(service) for service in services],
+            "freshness": [asdict(view) for view in views],
         }
         echo_json(content)
     else:
@@ -134,6 +137,7 @@ def status(*, state: StateOption = _STATE, as_json: JsonOption = False) -> None:
             console.print(f"{running.project}: {_phase(running)}", highlight=False)
         if any(service.alive for service in services) or (running is not None and running.alive):
             _print_services(console, services)
+            _print_freshness(console, views)
         else:
             console.print(f"Nothing runs in {state}; `driftline up` starts it.", highlight=False)
     if not ready:
@@ -243,6 +247,65 @@ def _print_services(console: Console, services: list[ServiceStatus]) -> None:
             item.url or "",
         )
     console.print(table)
+    _print_levels(console, services)
     for item in services:
         if item.last_error and (item.restarts or not item.ready):
             console.print(f"{item.instance}: {escape(item.last_error)}", highlight=False, soft_wrap=True)
+
+
+def _told(service: ServiceStatus) -> dict[str, Any]:
+    """Return a service's status as plain values; its views stand with those of the others."""
+    return {name: value for name, value in asdict(service).items() if name != "views"}
+
+
+def _print_freshness(console: Console, views: list[ViewFreshness]) -> None:
+    if not views:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("view", "newest event", "logged", "target"):
+        table.add_column(heading, no_wrap=True)
+    for one in views:
+        age = _age(one.age_seconds)
+        table.add_row(
+            one.view,
+            f"[red]{age}, too old[/red]" if one.breached else age,
+            _age(one.logged_age_seconds),
+            "" if one.target_seconds is None else format_duration(round(one.target_seconds * 1e6)),
+        )
+    console.print(table)
+
+
+def _age(seconds: float | None) -> str:
+    """Return an age in words.
+
+    >>> _age(0.2), _age(90), _age(4_000), _age(200_000), _age(None)
+    ('0 s ago', '90 s ago', '67 min ago', '56 h ago', 'none')
+    """
+    if seconds is None:
+        return "none"
+    if seconds < 120:
+        return f"{seconds:.0f} s ago"
+    return f"{seconds / 60:.0f} min ago" if seconds < 7_200 else f"{seconds / 3_600:.0f} h ago"
+
+
+def _print_levels(console: Console, services: list[ServiceStatus]) -> None:
+    """Print how the models' service levels stand, where any are declared and were measured."""
+    measured = [
+        (item, level) for item in services for level in item.service_levels if level["good"] is not None
+    ]
+    if not measured:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("service level", "instance", "good in 6 h", "promised", "requests", "budget burns"):
+        table.add_column(heading, no_wrap=True)
+    for item, level in measured:
+        burning = {"no": "", "slowly": "[yellow]slowly[/yellow]", "fast": "[red]fast[/red]"}[level["burning"]]
+        table.add_row(
+            f"{level['model']} {level['objective']}",
+            item.instance,
+            f"{level['good']:.3%}",
+            f"{level['target']:.3%}",
+            f"{level['requests']:,}",
+            burning,
+        )
+    console.print(table)

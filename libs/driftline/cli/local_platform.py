@@ -18,7 +18,7 @@ import psutil
 from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
 from driftline.embedded import EmbeddedStack
-from driftline.models.bundle import active_version
+from driftline.models.standing import active_version
 from driftline.project import Project, load_project
 from driftline.runtime.errors import DriftlineError
 from driftline.runtime.processes import is_alive

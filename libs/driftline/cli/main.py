@@ -48,7 +48,10 @@ ENTRIES = (
     Entry("alerts", "alerts:app", "What is wrong, who was told, and who takes care of it.", group=True),
     Entry("activity", "activity:activity", "Tell what happened: views, models, drift, retrains, alerts."),
     Entry("archive", "archive:app", "Ask and look after the archive of every topic.", group=True),
-    Entry("training-set", "archive:training_sets", "Build, list and pull named training sets.", group=True),
+    Entry(
+        "training-set", "training_sets:app", "Build, check, list and pull named training sets.", group=True
+    ),
+    Entry("parity", "parity:parity", "Compute served feature values again, and compare them."),
     Entry("trace", "reading:trace", "Tell the whole story of a request."),
     Entry("replay", "replay:replay", "Score logged requests again, bit for bit, or with another version."),
 )

@@ -26,11 +26,11 @@ def echo_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def settings_for(folder: Path) -> tuple[PlatformSettings, Project]:
+def settings_for(folder: Path, state: Path | None = None) -> tuple[PlatformSettings, Project]:
     """Return the platform's settings and the project of a folder.
 
     Servers that the environment does not name are the embedded ones that run in the state folder.
     """
-    state = Path(os.environ.get("DRIFTLINE_STATE") or ".driftline")
+    state = state or Path(os.environ.get("DRIFTLINE_STATE") or ".driftline")
     running = {name: value for name, value in running_environment(state).items() if not os.environ.get(name)}
     return PlatformSettings.from_environment(project=folder, **running), load_project(folder)

@@ -15,8 +15,8 @@ from confluent_kafka import Message
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from driftline.batch.event_files import Row, read_events
 from driftline.cli.decoding import ValueDecoder, headers_of, text_of, time_of
-from driftline.cli.event_files import Row, read_events
 from driftline.cli.options import JsonOption, ProjectOption, settings_for
 from driftline.contracts.project_schemas import published_types
 from driftline.contracts.record_codec import RecordCodec

@@ -33,20 +33,67 @@ _EVENTS_SHOWN = 3
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     *,
-    entity: Annotated[list[str], typer.Option("--entity", "-e", help="NAME=KEY; once for each entity.")],
+    entity: Annotated[
+        list[str] | None, typer.Option("--entity", "-e", help="NAME=KEY; once for each entity.")
+    ] = None,
     given: Annotated[
         list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE; numbers as such.")
     ] = None,
     event_time: Annotated[str | None, typer.Option(help="ISO 8601 with an offset; now if left out.")] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID of the request; made if left out.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Score every row of a file: .parquet, .csv, .jsonl or .avro.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --file: the rows with their scores, .parquet or .csv.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --file: only say which rows are wrong.")
+    ] = False,
+    run: Annotated[
+        str, typer.Option(help="With --file: name of a further run, to score and log the same file again.")
+    ] = "",
+    batch_rows: Annotated[int, typer.Option(min=1, help="With --file: rows scored at a time.")] = 10_000,
+    project: ProjectOption = Path(),
     url: UrlOption = "",
     state: StateOption = Path(".driftline"),
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a running predictor for a prediction.
+    """Ask a running predictor for a prediction, or score and log every row of a file.
+
+    A file needs no predictor: it is scored here, with the active version, and its predictions are in the log exactly
+    once, however often the command is killed and run again. The exit code is 1 if a row has no score.
 
     Example: driftline predict lateness -e origin=JFK -e carrier=UA -e dest=LAX -i distance=2475
+
+    Example: driftline predict lateness --file flights.parquet --out scored.parquet
     """
+    if file is not None:
+        if entity or given or request_id or url:
+            raise ConfigurationError(
+                "--file brings the requests: leave --entity, --input, --request-id and --url away"
+            )
+        # Only here: a model's runtime would slow the other commands down.
+        from driftline.cli.predict_file import FileRequest, check_file, predict_file
+
+        asked = FileRequest(
+            model=model,
+            file=file,
+            out=out,
+            run=run,
+            event_time=event_time,
+            batch_rows=batch_rows,
+            as_json=as_json,
+        )
+        if dry_run:
+            check_file(asked, project)
+        else:
+            predict_file(asked, project, state)
+        return
+    if out or run or dry_run:
+        raise ConfigurationError("--out, --run and --dry-run are for files: name one with --file")
+    if not entity:
+        raise ConfigurationError("name each entity with -e NAME=KEY, or a file of requests with --file")
     url = _predictor_url(url, state)
     body: dict[str, Any] = {"entities": _pairs(entity)}
     if given:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from driftline.features.declarations import FeatureView
 from driftline.features.entity_keys import split_key
 from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
-from driftline.features.layout import LAYOUT_VERSION, State, ViewLayout
+from driftline.features.layout import State, ViewLayout
 from driftline.features.read import ViewValues, read_state
+from driftline.features.store_connection import StoreConnection
 from driftline.features.update import merge_parts
 from driftline.project.declaration import Project
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 
 #: One read of features is part of a request: it answers, or fails, within so many seconds.
 TIMEOUT_SECONDS = 2.0
@@ -28,8 +30,8 @@ TIMEOUT_SECONDS = 2.0
 class _Wanted:
     """Where one view's blobs are among those read, and which entity each row asks for.
 
-    The blobs are those of ``distinct`` entities, ``parts`` each. A row that names no entity asks for
-    number ``distinct``.
+    The blobs are those of ``distinct`` entities, ``parts`` each, in the order in which rows first name them. A row
+    that names no entity asks for number ``distinct``.
     """
 
     layout: ViewLayout
@@ -38,6 +40,11 @@ class _Wanted:
     distinct: int
     entity_of_row: NDArray[np.intp]
 
+    @property
+    def in_order(self) -> bool:
+        """Whether each row asks for an entity of its own, so that rows and entities stand in the same order."""
+        return len(self.entity_of_row) == self.distinct
+
 
 class OnlineStore:
     """Reads feature values, as of an instant, from the blobs that the feature store writes.
@@ -45,7 +52,8 @@ class OnlineStore:
     Parameters
     ----------
     client
-        A redis client without response decoding, or the URL to make one from.
+        A redis client without response decoding, or the URL to make one from (``redis+cluster://`` too); or a
+        connection for small reads.
     prefix
         The topics' prefix, ``[environment.]project``.
     partitions
@@ -53,9 +61,15 @@ class OnlineStore:
     """
 
     def __init__(
-        self, client: redis.Redis | str, *, prefix: str, project: Project, partitions: Mapping[str, int]
+        self,
+        client: redis.Redis | RedisServers | StoreConnection | str,
+        *,
+        prefix: str,
+        project: Project,
+        partitions: Mapping[str, int],
     ) -> None:
-        self._client = connect(client) if isinstance(client, str) else client
+        self._client = _reader(client) if isinstance(client, str) else client
+        self._stems: dict[tuple[str, str], list[str]] = {}
         self._prefix = prefix
         self._project = project
         self._partitions = dict(partitions)
@@ -105,9 +119,8 @@ class OnlineStore:
         topic_key = self._project.event_types[event_type].key
         keyed = topic_key in view.source.entity_fields
         start = len(keys)
-        encoded = pa.array(entities, pa.string()).dictionary_encode()
-        named = encoded.dictionary.to_pylist()
-        stems = [blob_key(self._prefix, event_type, home, view.ref, "") for home in range(partitions)]
+        named, entity_of_row = _distinct(entities)
+        stems = self._stems_of(view, event_type)
         parts_of = [split_key(view.entity, entity) for entity in named] if view.entity.composite else ()
         if keyed and view.entity.composite:
             place = view.source.entity_fields.index(topic_key)
@@ -122,8 +135,17 @@ class OnlineStore:
             start=start,
             parts=1 if keyed else partitions,
             distinct=len(named),
-            entity_of_row=encoded.indices.fill_null(len(named)).to_numpy().astype(np.intp),
+            entity_of_row=entity_of_row,
         )
+
+    def _stems_of(self, view: FeatureView, event_type: str) -> list[str]:
+        """Return the beginnings of a view's keys, one per partition."""
+        stems = self._stems.get((event_type, view.ref))
+        if stems is None:
+            homes = range(self._partitions[event_type])
+            stems = [blob_key(self._prefix, event_type, home, view.ref, "") for home in homes]
+            self._stems[event_type, view.ref] = stems
+        return stems
 
     def _mget(self, keys: list[str]) -> list[bytes | None]:
         if not keys:
@@ -132,6 +154,32 @@ class OnlineStore:
             return cast("list[bytes | None]", self._client.mget(keys))
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise UnavailableError(f"the feature store's Redis does not answer: {error}") from error
+        except ERRORS as error:
+            if not isinstance(self._client, RedisServers):
+                raise
+            self._client.moved()
+            raise UnavailableError(f"the feature store's Redis cluster does not answer: {error}") from error
+
+
+def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the distinct entities in the order of their first row, and each row's place among them.
+
+    The place of a row that names none is the number of distinct ones.
+    """
+    if isinstance(entities, pa.Array):
+        encoded = entities.dictionary_encode()
+        named: list[str] = encoded.dictionary.to_pylist()
+        return named, encoded.indices.fill_null(len(named)).to_numpy().astype(np.intp)
+    places: dict[str, int] = {}
+    of_row = [-1 if entity is None else places.setdefault(entity, len(places)) for entity in entities]
+    found = np.array(of_row, np.intp)
+    if len(places) < len(of_row):
+        found[found < 0] = len(places)
+    return list(places), found
+
+
+def _reader(url: str) -> redis.Redis | RedisServers:
+    return RedisServers(url, timeout=TIMEOUT_SECONDS) if names_cluster(url) else connect(url)
 
 
 def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:
@@ -156,19 +204,18 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     nothing = layout.blank.tobytes()
     size = layout.blob_bytes
     data = b"".join([nothing if blob is None else blob for blob in blobs])
-    rows: State | None = np.frombuffer(data, layout.dtype) if len(data) == size * len(blobs) else None
-    fits = (
-        rows is not None
-        and bool((rows["fingerprint"] == layout.fingerprint).all())
-        and bool((rows["layout"] == LAYOUT_VERSION).all())
-    )
-    if rows is None or not fits:
+    fits = len(data) == size * len(blobs)
+    if fits:  # layout and fingerprint, the first eight bytes of each row, in one comparison
+        heads = np.ndarray(len(blobs), np.uint64, data, strides=(size,))
+        fits = bool((heads == np.frombuffer(nothing, np.uint64, 1)).all())
+    if not fits:
         msg = (
             f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
             f"windows, fields, conditions or source were changed. Raise its version (version={layout.view.version + 1}), so that "
             "it is computed anew beside the old one"
         )
         raise ConfigurationError(msg)
+    rows: State = np.frombuffer(data, layout.dtype)
     return rows
 
 
@@ -177,6 +224,8 @@ def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.
     stop = wanted.start + wanted.distinct * wanted.parts
     parts = rows_from_blobs(layout, blobs[wanted.start : stop]).reshape(wanted.distinct, wanted.parts)
     rows = merge_parts(layout, parts)
+    if wanted.in_order:
+        return read_state(layout, rows, as_of_us)
     if len(asked) and asked.max() == wanted.distinct:  # one more row, without events, for who names no entity
         rows = np.append(rows, layout.blank)
     if len(asked) <= wanted.distinct:

@@ -8,6 +8,7 @@ all else. ``last`` and ``time_since_last`` look at the newest event that the row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +70,14 @@ def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
 
 def window_tiles(width_us: int, windows_us: tuple[int, ...], as_of_us: Ints) -> tuple[Ints, Ints]:
     """Return for each instant the current tile ``[n]`` and, per window, the tile before its first ``[n, W]``."""
-    current = np.clip(as_of_us // width_us, -1, TILE_LIMIT + 2048)
-    lengths = np.array(windows_us, np.int64) // width_us
-    return current, np.maximum(current[:, None] - lengths, -1)
+    current = np.minimum(np.maximum(as_of_us // width_us, -1), TILE_LIMIT + 2048)
+    return current, np.maximum(current[:, None] - _lengths(width_us, windows_us), -1)
+
+
+@lru_cache(maxsize=1024)
+def _lengths(width_us: int, windows_us: tuple[int, ...]) -> Ints:
+    """Return how many tiles each window has."""
+    return np.array(windows_us, np.int64) // width_us
 
 
 def window_totals(layout: ViewLayout, state: State, as_of_us: Ints) -> Floats:
@@ -132,7 +138,8 @@ def finalize(
         ``[n]``: newest event time (NEVER if there is none).
     """
     missing = newest == NEVER
-    age = np.where(missing, -1, np.maximum(as_of_us - np.where(missing, 0, newest), 0))
+    age = np.maximum(as_of_us - newest, 0)
+    age[missing] = -1  # what overflowed
     values = np.empty((len(newest), len(layout.defaults)))
     for recipe in layout.recipes:
         if recipe.aggregate is Aggregate.LAST:
@@ -148,9 +155,9 @@ def finalize(
         else:
             values[:, recipe.out] = _windowed(recipe, totals)
     # Not np.copyto(where=isnan) on everything: most views declare no default.
-    if not np.isnan(layout.defaults).all():
+    if _has_defaults(layout):
         values = np.where(np.isnan(values), layout.defaults, values)
-    status = np.where(missing, np.uint8(MISSING), np.uint8(FRESH))
+    status = missing.astype(np.uint8) * np.uint8(MISSING)  # or FRESH
     if layout.view.ttl_us is not None:
         stale = age > layout.view.ttl_us
         status[stale] = STALE
@@ -161,13 +168,18 @@ def finalize(
     return ViewValues(values=values, age_us=age, status=status)
 
 
+@lru_cache(maxsize=1024)
+def _has_defaults(layout: ViewLayout) -> bool:
+    return not np.isnan(layout.defaults).all()
+
+
 def _derived(derivation: Derivation, values: Floats) -> Floats:
     found = evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
     return np.where(np.isnan(found), derivation.default, found)
 
 
 def _windowed(recipe: Recipe, totals: Floats) -> Floats:
-    taken = [totals[:, source] for source in recipe.sources]
+    taken = [totals.take(source, axis=1) for source in recipe.sources]
     match recipe.aggregate:
         case Aggregate.MIN | Aggregate.MAX:
             return np.where(np.isinf(taken[0]), np.nan, taken[0])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 from driftline.features.aggregations import DECAY_HALF_LIVES, Aggregate, Feature
 from driftline.features.declarations import FeatureView
@@ -94,7 +95,7 @@ def sketches_of(feature: Feature) -> tuple[Sketch, ...]:
     return (Sketch(feature.input, feature.registers),) if feature.registers else ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: properties are kept
 class Ring:
     """A ring of time tiles of one width, and the windows that are read from it.
 
@@ -125,12 +126,12 @@ class Ring:
         """How many totals are read of each window."""
         return len(self.accumulators) + len(self.sketches)
 
-    @property
+    @cached_property
     def additive(self) -> int:
         """How many of the accumulators are sums."""
         return sum(item.measure in ADDITIVE for item in self.accumulators)
 
-    @property
+    @cached_property
     def minima(self) -> int:
         """How many of the accumulators are minima."""
         return sum(item.measure is Measure.MIN for item in self.accumulators)

@@ -5,7 +5,7 @@
     <models>/<model>/<version>/model.onnx
                                manifest.json   names every other file with its SHA-256
                                card.md
-    <models>/<model>/active.json               the active version and its manifest's SHA-256
+    <models>/<model>/active.json               which versions serve (``driftline.models.standing``)
 
 A bundle is data. Nothing in it runs when it is loaded, so a pickle is refused.
 """
@@ -28,10 +28,22 @@ from driftline.runtime.errors import ConfigurationError
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.md"
 MANIFEST_FILE = "manifest.json"
-ACTIVE_FILE = "active.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
+_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth"}
+#: First bytes of what joblib (zlib, gzip, bz2, xz, lz4) and torch (zip) pack pickles into. ONNX starts otherwise.
+_PACKED = (
+    b"\x78\x01",
+    b"\x78\x5e",
+    b"\x78\x9c",
+    b"\x78\xda",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x5d\0\0",
+    b"\x04\x22\x4d\x18",
+    b"PK\x03\x04",
+)
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -156,7 +168,7 @@ def write_bundle(
         written = Path(scratch) / "bundle"
         written.mkdir()
         for name, content in contents.items():
-            _write_durably(written / name, content)
+            write_durably(written / name, content)
         written.rename(target)
     return target
 
@@ -169,7 +181,7 @@ def load_bundle(path: Path, *, sha256: str | None = None) -> Bundle:
     BundleError
         Where a file is missing, differs from its hash, is not named by the manifest, or is a pickle.
     """
-    manifest_bytes = _read(path / MANIFEST_FILE)
+    manifest_bytes = read_bytes(path / MANIFEST_FILE)
     found = hashlib.sha256(manifest_bytes).hexdigest()
     if sha256 is not None and found != sha256:
         msg = f"{path / MANIFEST_FILE}: its SHA-256 is {found}, but {sha256} was activated; train or activate again"
@@ -189,8 +201,8 @@ def load_bundle(path: Path, *, sha256: str | None = None) -> Bundle:
         raise BundleError(f"{path / MANIFEST_FILE}: files: names no {MODEL_FILE}")
     contents = {}
     for name, expected in manifest.files.items():
-        _check_name("file", name)
-        content = _read(path / name)
+        check_name("file", name)
+        content = read_bytes(path / name)
         _refuse_pickle(path / name, content)
         actual = hashlib.sha256(content).hexdigest()
         if actual != expected:
@@ -216,59 +228,22 @@ def load_version(models_dir: Path, model: str, version: str, *, sha256: str | No
     return bundle
 
 
-def activate(models_dir: Path, model: str, version: str) -> Bundle:
-    """Make a version the active one, atomically, after checking it; return its bundle."""
-    bundle = load_version(models_dir, model, version)
-    content = json.dumps({"version": version, "manifest_sha256": bundle.sha256}) + "\n"
-    target = models_dir / model / ACTIVE_FILE
-    scratch = target.with_name(f".{ACTIVE_FILE}.{os.getpid()}")
-    _write_durably(scratch, content.encode())
-    scratch.replace(target)
-    return bundle
-
-
-def active_version(models_dir: Path, model: str) -> str | None:
-    """Return the active version of a model; None where there is none."""
-    active = _active(models_dir, model)
-    return None if active is None else active["version"]
-
-
-def load_active(models_dir: Path, model: str) -> Bundle | None:
-    """Load the active bundle of a model, held to the hash with which it was activated; None without one."""
-    active = _active(models_dir, model)
-    if active is None:
-        return None
-    return load_bundle(_folder(models_dir, model, active["version"]), sha256=active["manifest_sha256"])
-
-
 def versions(models_dir: Path, model: str) -> list[str]:
     """Return the names of all versions of a model, oldest first."""
-    _check_name("model", model)
+    check_name("model", model)
     folder = models_dir / model
     if not folder.is_dir():
         return []
     return sorted(item.parent.name for item in folder.glob(f"[!.]*/{MANIFEST_FILE}"))
 
 
-def _active(models_dir: Path, model: str) -> dict[str, str] | None:
-    _check_name("model", model)
-    path = models_dir / model / ACTIVE_FILE
-    if not path.exists():
-        return None
-    try:
-        active = json.loads(_read(path))
-        return {"version": str(active["version"]), "manifest_sha256": str(active["manifest_sha256"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: is damaged ({error}); train or activate a version again") from error
-
-
 def _folder(models_dir: Path, model: str, version: str) -> Path:
-    _check_name("model", model)
-    _check_name("version", version)
+    check_name("model", model)
+    check_name("version", version)
     return models_dir / model / version
 
 
-def _check_name(kind: str, name: str) -> None:
+def check_name(kind: str, name: str) -> None:
     """Refuse names that could lead out of the folder."""
     if not _NAME.fullmatch(name):
         raise BundleError(f"{kind} name {name!r}: use letters, digits, dots, dashes and underscores")
@@ -277,19 +252,27 @@ def _check_name(kind: str, name: str) -> None:
 def _refuse_pickle(path: Path, content: bytes) -> None:
     """Refuse by name and by first bytes (protocol 2 and later start with 0x80 and the protocol)."""
     marked = len(content) > 1 and content[0] == 0x80 and 2 <= content[1] <= 5
-    if marked or path.suffix in _PICKLE_SUFFIXES:
-        msg = f"{path}: is a pickle, which can run any code when it is loaded; a bundle holds ONNX only"
+    packed = path.name == MODEL_FILE and content.startswith(_PACKED)
+    if marked or packed or path.suffix.lower() in _PICKLE_SUFFIXES:
+        what = "a packed file, as joblib and torch write pickles" if packed else "a pickle"
+        msg = (
+            f"{path}: is {what}, which can run any code when it is loaded; a bundle holds ONNX only. Train the model with "
+            "`driftline train`, or load the file where you trust it, turn the pipeline into ONNX with "
+            "driftline.models.conversion.convert, and write that with driftline.models.bundle.write_bundle"
+        )
         raise BundleError(msg)
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content; BundleError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that a crash does not undo."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

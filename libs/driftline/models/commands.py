@@ -54,8 +54,8 @@ def answer(history: ModelHistory, command: ModelEvent, *, by: str, at_us: int) -
         case Kind.PULL:
             version = _chosen(history, command.version or history.champion, "there is no champion")
             _require(history, version, frozenset(State) - {State.PULLED}, "pulled")
-            if version == history.champion:
-                _require_former(history)
+            if version == history.champion and history.withdrawal is not None:
+                raise RefusedError(f"{history.model}@{version} is pulled, so it cannot be pulled")
             kind = Kind.PULLED
         case kind:
             raise RefusedError(f"{kind} is a fact, not a command")
@@ -92,7 +92,7 @@ def _require(history: ModelHistory, version: str, states: frozenset[State], what
 def _require_former(history: ModelHistory) -> None:
     if history.previous is None:
         msg = (
-            f"model {history.model!r} has no former champion to fall back on: promote another version, or stop asking "
-            "the model"
+            f"model {history.model!r} has no former champion to fall back on: promote another version, or take the "
+            "model out of service with `driftline models pull`"
         )
         raise RefusedError(msg)

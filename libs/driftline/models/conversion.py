@@ -1,4 +1,7 @@
-"""Turn a trained scikit-learn pipeline into ONNX, and prove that it is the same model."""
+"""Turn a trained scikit-learn pipeline into ONNX, and prove that it is the same model.
+
+Its last step may be a classifier of scikit-learn, LightGBM, XGBoost or, through ``river.compat``, of river.
+"""
 
 import copy
 import textwrap
@@ -17,6 +20,13 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from driftline.models.bundle import Conversion
+from driftline.models.converters import (
+    NoExactFormError,
+    check_exact,
+    package_of,
+    register_converters,
+    target_opset,
+)
 from driftline.models.scoring import (
     CATEGORICAL_INPUT,
     MISSING_CATEGORY,
@@ -66,8 +76,12 @@ def convert(pipeline: BaseEstimator, columns: Columns, frame: pd.DataFrame) -> t
     ConversionError
         Where the conversion fails, is known to be silently wrong, or differs by more than ``TOLERANCE``.
     """
-    for estimator in _parts(pipeline):
+    for estimator in parts_of(pipeline):
         _refuse_native_categories(estimator)
+        try:
+            check_exact(estimator)
+        except NoExactFormError as error:
+            raise ConversionError(str(error)) from error
     model = _to_onnx(pipeline, columns)
     return model, prove(pipeline, model, columns, frame)
 
@@ -89,7 +103,8 @@ def prove(pipeline: Any, model: bytes, columns: Columns, frame: pd.DataFrame) ->
             msg = (
                 f"the ONNX model differs from the pipeline by {difference:.3g} on rows {name}, allowed is "
                 f"{TOLERANCE:g}: encode categories inside the pipeline (OrdinalEncoder or OneHotEncoder in a "
-                "ColumnTransformer) and use ages, never epochs, as numbers (the model computes in float32)"
+                "ColumnTransformer) and use ages, never epochs, as numbers (the model computes in float32); XGBoost takes "
+                "the zeros of a sparse matrix for missing (OneHotEncoder(sparse_output=False))"
             )
             raise ConversionError(msg)
         _refuse_if_batches_matter(session, feed, scores)
@@ -104,7 +119,7 @@ def _refuse_if_batches_matter(session: Any, feed: Mapping[str, Any], scores: NDA
         if alone[0] != scores[row]:
             msg = (
                 f"the ONNX model scores row {row} {float(alone[0])!r} alone and {float(scores[row])!r} in a batch: "
-                "trees are the same at any batch size, linear models in float32 are not"
+                "trees and logistic regressions are the same at any batch size, multiplications of float32 matrices are not"
             )
             raise ConversionError(msg)
 
@@ -126,7 +141,7 @@ def _variants(columns: Columns, frame: pd.DataFrame) -> Iterator[tuple[str, pd.D
 def _to_onnx(pipeline: BaseEstimator, columns: Columns) -> bytes:
     # skl2onnx looks for columns by the names of the inputs. There are two inputs, so names become positions.
     positional = copy.deepcopy(pipeline)
-    for part in _parts(positional):
+    for part in parts_of(positional):
         if isinstance(part, ColumnTransformer):
             names = list(part.feature_names_in_)
             part.transformers_ = [
@@ -138,11 +153,18 @@ def _to_onnx(pipeline: BaseEstimator, columns: Columns) -> bytes:
         inputs.append((NUMERIC_INPUT, FloatTensorType([None, len(columns.numeric)])))
     if columns.categorical:
         inputs.append((CATEGORICAL_INPUT, StringTensorType([None, len(columns.categorical)])))
+    packages = {package_of(part) for part in parts_of(pipeline)}
+    register_converters(packages)
     try:
         with warnings.catch_warnings():
             # protobuf deprecates the numpy integers that skl2onnx hands it; nothing here depends on it.
             warnings.simplefilter("ignore")
-            converted = to_onnx(positional, initial_types=inputs, options={id(positional): {"zipmap": False}})
+            converted = to_onnx(
+                positional,
+                initial_types=inputs,
+                options={id(positional): {"zipmap": False}},
+                target_opset=target_opset(packages),
+            )
     except Exception as error:  # skl2onnx raises anything: its own, ValueError, protobuf's, onnx's
         reason = textwrap.shorten(str(error), 300)
         raise ConversionError(f"{type(pipeline).__name__} cannot be converted to ONNX: {reason}") from error
@@ -150,15 +172,15 @@ def _to_onnx(pipeline: BaseEstimator, columns: Columns) -> bytes:
     return content
 
 
-def _parts(estimator: Any) -> Iterator[Any]:
-    """Yield an estimator and everything fitted inside it."""
+def parts_of(estimator: Any) -> Iterator[Any]:
+    """Yield an estimator and everything inside it, as fitted where it is."""
     yield estimator
     if isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
-            yield from _parts(step)
+            yield from parts_of(step)
     elif isinstance(estimator, ColumnTransformer):
-        for _, transformer, _ in estimator.transformers_:
-            yield from _parts(transformer)
+        for _, transformer, _ in getattr(estimator, "transformers_", estimator.transformers):
+            yield from parts_of(transformer)
 
 
 def _refuse_native_categories(estimator: Any) -> None:

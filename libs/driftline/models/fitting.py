@@ -1,5 +1,6 @@
 """The steps of a training, each for itself: gather rows, judge candidates, learn from all rows, write the bundle."""
 
+import contextlib
 import importlib.metadata
 import platform
 import time
@@ -15,7 +16,8 @@ from sklearn.base import clone
 
 from driftline.models.bundle import BundleManifest, Decision, Quality, TrainingSet, write_bundle
 from driftline.models.card import model_card
-from driftline.models.conversion import Columns, convert
+from driftline.models.conversion import Columns, convert, parts_of
+from driftline.models.converters import package_of
 from driftline.models.data_profile import DATA_PROFILE_FILE, profile_rows
 from driftline.models.model_event import TrainingCause
 from driftline.models.model_reference import REFERENCE_FILE, build_model_reference
@@ -32,6 +34,12 @@ from driftline.runtime.errors import ConfigurationError
 VALIDATION_SHARE = 0.2
 _DAY_US = 86_400_000_000
 _LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "driftline")
+#: By the package that an estimator is of: what else a model is made with, by any of its names.
+_LIBRARIES_OF: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "lightgbm": (("lightgbm",), ("onnxmltools",)),
+    "xgboost": (("xgboost", "xgboost-cpu"), ("onnxmltools",)),
+    "river": (("river",),),
+}
 
 Progress = Callable[[str], None]
 
@@ -93,6 +101,13 @@ def candidates_of(model: ModelDeclaration) -> dict[str, Any]:
     estimators: dict[str, Any] = function(model.numeric_columns, model.categorical_columns)
     if not estimators:
         raise ConfigurationError(f"{model.module}: candidates(numeric, categorical) returned none")
+    for name, estimator in estimators.items():
+        if not (hasattr(estimator, "fit") and hasattr(estimator, "predict_proba")):
+            kind = f"{package_of(estimator)}'s {type(estimator).__name__}"
+            raise ConfigurationError(
+                f"{model.module}: candidate {name!r}, {kind}, has no fit and predict_proba as scikit-learn's classifiers "
+                "have; a river model gets them from river.compat.convert_river_to_sklearn, as the last step of a Pipeline"
+            )
     return estimators
 
 
@@ -266,7 +281,7 @@ def write_version(
         ),
         metrics=judged.metrics,
         conversion=proof,
-        environment=environment(),
+        environment=environment(pipeline),
         cause=cause,
         files={},
     )
@@ -281,12 +296,19 @@ def write_version(
     return manifest
 
 
-def environment() -> dict[str, str]:
-    """Return the versions of Python and of what a model is made with."""
-    return {
+def environment(pipeline: Any = None) -> dict[str, str]:
+    """Return the versions of Python and of what a model is made with; of a pipeline's own libraries too."""
+    found = {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
+    packages = {package_of(part) for part in parts_of(pipeline)}
+    for package in sorted(packages & _LIBRARIES_OF.keys()):
+        for names in _LIBRARIES_OF[package]:
+            for name in names:
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    found[name] = importlib.metadata.version(name)
+    return found
 
 
 def midnight_us(day: date) -> int:

@@ -34,7 +34,11 @@ class LifeCodec:
     def decode(self, value: bytes | None) -> ModelEvent:
         """Return the event of a value; BadMessageError where it is none."""
         schema_id, body = split(value)
-        return ModelEvent.of(self._codec.decode(body, self._registry.schema(schema_id)))
+        record = self._codec.decode(body, self._registry.schema(schema_id))
+        try:
+            return ModelEvent.of(record)
+        except ValueError as error:  # a kind that a newer driftline writes
+            raise BadMessageError(str(error)) from error
 
 
 class LifeLog:

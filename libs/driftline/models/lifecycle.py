@@ -8,9 +8,10 @@ From the first promotion on there is exactly one champion: every fact that ends 
 
 - PROMOTED: the version reigns; the one before it is FORMER, and can be rolled back to.
 - ROLLED_BACK: the version was champion and leaves; the newest FORMER one reigns again.
-- PULLED: the version may never score again. Of a champion it is a rollback too; without a former one it is refused.
+- PULLED: the version may never score again. Of a champion it is a rollback too; without a former one it keeps its
+  title, and the model is out of service until another version is promoted.
 
-Commands (APPROVE and so on) change no state: ``commands.answer`` says which facts follow from one.
+Commands (APPROVE and so on) change no state: ``commands.answer`` says which facts follow from one. Nor do reports.
 """
 
 from collections.abc import Iterable, Mapping
@@ -100,6 +101,13 @@ class ModelHistory:
     ignored: tuple[Ignored, ...] = ()
     #: Former champions that can be rolled back to, the newest last.
     formers: tuple[str, ...] = ()
+    #: The fact that took the model out of service: its only champion was pulled.
+    withdrawal: ModelEvent | None = None
+
+    @property
+    def serving(self) -> str | None:
+        """The version that scores: the champion; None before the first promotion, and out of service."""
+        return None if self.withdrawal is not None else self.champion
 
     @property
     def champion(self) -> str | None:
@@ -143,7 +151,7 @@ class ModelHistory:
 
     def cause_of(self, version: str) -> TrainingCause | None:
         """Return why a version was trained; None where a person did it, or nothing is known of it."""
-        own = (event for event in self.events if event.version == version and not event.kind.is_command)
+        own = (event for event in self.events if event.version == version and event.kind.is_fact)
         return next((found for event in own if (found := TrainingCause.of(event.told)) is not None), None)
 
     def _newest(self, state: State) -> str | None:
@@ -165,7 +173,7 @@ def fold(model: str, events: Iterable[ModelEvent]) -> ModelHistory:
     ordered = sorted(once.values(), key=_turn)
     life = _Life()
     for event in ordered:
-        if not event.kind.is_command:
+        if event.kind.is_fact:
             life.apply(event)
     return ModelHistory(
         model=model,
@@ -174,6 +182,7 @@ def fold(model: str, events: Iterable[ModelEvent]) -> ModelHistory:
         reigns=tuple(life.reigns),
         ignored=tuple(life.ignored),
         formers=tuple(life.formers),
+        withdrawal=life.withdrawal,
     )
 
 
@@ -202,6 +211,7 @@ class _Life:
         self.reigns: list[Reign] = []
         self.formers: list[str] = []
         self.ignored: list[Ignored] = []
+        self.withdrawal: ModelEvent | None = None
 
     def apply(self, event: ModelEvent) -> None:
         why = self._refusal(event)
@@ -214,6 +224,8 @@ class _Life:
                 self._promote(version, event)
             case Kind.ROLLED_BACK:
                 self._leave(version, State.ROLLED_BACK, event)
+            case Kind.PULLED if version == self._champion and not self.formers:
+                self.withdrawal = event
             case Kind.PULLED if version == self._champion:
                 self._leave(version, State.PULLED, event)
             case Kind.PULLED:
@@ -243,8 +255,8 @@ class _Life:
             case Kind.PULLED:
                 if state in {None, State.PULLED}:
                     return f"{event.version} is {shown}, so it cannot be pulled"
-                alone = state is State.CHAMPION and not self.formers
-                return "there is no former champion to fall back on" if alone else ""
+                again = state is State.CHAMPION and self.withdrawal is not None
+                return f"{event.version} is pulled, so it cannot be pulled" if again else ""
             case kind:
                 legal = state in _STEPS[kind][0]
                 return (
@@ -256,9 +268,12 @@ class _Life:
     def _promote(self, version: str, event: ModelEvent) -> None:
         before = self._champion
         self._drop_former(version)
-        if before is not None:
+        if before is not None and self.withdrawal is not None:
+            self._set(before, State.PULLED, self.withdrawal)
+        elif before is not None:
             self.formers.append(before)
             self._set(before, State.FORMER, event)
+        self.withdrawal = None
         self._crown(version, event)
 
     def _leave(self, version: str, state: State, event: ModelEvent) -> None:

@@ -16,7 +16,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
-    """What a model event says. The last five are commands, the others facts, in their natural order."""
+    """What a model event says: facts in their natural order, two reports, and at the end five commands.
+
+    A report says what a predictor saw of a version (that it fails, that it recovered) and changes no state.
+    """
 
     TRAINING_STARTED = "TRAINING_STARTED"
     TRAINING_FAILED = "TRAINING_FAILED"
@@ -30,6 +33,8 @@ class Kind(StrEnum):
     ROLLED_BACK = "ROLLED_BACK"
     PULLED = "PULLED"
     RETIRED = "RETIRED"
+    FAILING = "FAILING"
+    RECOVERED = "RECOVERED"
     APPROVE = "APPROVE"
     REJECT = "REJECT"
     PROMOTE = "PROMOTE"
@@ -41,8 +46,14 @@ class Kind(StrEnum):
         """Whether it asks for something, rather than saying what happened."""
         return self in COMMANDS
 
+    @property
+    def is_fact(self) -> bool:
+        """Whether it changes where a version stands."""
+        return self not in COMMANDS and self not in REPORTS
+
 
 COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL})
+REPORTS = frozenset({Kind.FAILING, Kind.RECOVERED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftline.models.bundle import Bundle, BundleManifest, Quality, load_active, load_bundle
+from driftline.models.bundle import Bundle, BundleManifest, Quality, load_bundle
 from driftline.models.data_profile import DATA_PROFILE_FILE, DataProfile
 from driftline.models.fitting import (
     Gathered,
@@ -41,6 +41,7 @@ from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.models.retraining import RetrainRequest
 from driftline.models.scoring import Scorer
 from driftline.models.screening import ScreeningReport, screen
+from driftline.models.standing import load_active
 from driftline.models.tracking import CandidateRun, Tracking, TrainingRecord
 from driftline.models.training_set import Rows
 from driftline.project.declaration import ModelDeclaration, Project

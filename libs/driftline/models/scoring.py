@@ -1,15 +1,13 @@
 """Score rows with a bundle: the same row gives the same bits, alone or among ten thousand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnxruntime
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftline.contracts.prediction_fields import EVENT_TIME
 from driftline.features.code_lists import CodedField, read_codes
-from driftline.features.event_columns import micros
 from driftline.models.bundle import Bundle, BundleError, BundleManifest
 
 #: Names of the ONNX model's inputs and of the output that is read.
@@ -19,6 +17,11 @@ PROBABILITIES = "probabilities"
 
 #: How a missing category looks inside the model (ONNX strings cannot be null).
 MISSING_CATEGORY = ""
+
+#: What a model is fed, by the name of its input.
+Feed = Mapping[str, NDArray[np.float32] | NDArray[np.object_]]
+#: Runs a model on what it is fed; ``run``, or with a time limit around it.
+Runner = Callable[[onnxruntime.InferenceSession, Feed], NDArray[np.float64]]
 
 
 class Scorer:
@@ -30,9 +33,12 @@ class Scorer:
     ``codes`` are the inputs of code lists: what the model is given of them is in the version that it learned from.
     """
 
-    def __init__(self, bundle: Bundle, codes: Iterable[CodedField] = ()) -> None:
+    def __init__(
+        self, bundle: Bundle, codes: Iterable[CodedField] = (), runner: Runner | None = None
+    ) -> None:
         self.manifest: BundleManifest = bundle.manifest
         self._codes = [one for one in codes if one.field in bundle.manifest.categorical]
+        self._run = run if runner is None else runner
         try:
             self._session = open_session(bundle.model)
         except Exception as error:  # ONNX Runtime raises bare exceptions of a dozen private types
@@ -64,20 +70,25 @@ class Scorer:
                 feed[NUMERIC_INPUT] = np.ascontiguousarray(numeric, dtype=np.float32)
         if CATEGORICAL_INPUT in self._inputs:
             feed[CATEGORICAL_INPUT] = category_matrix(self.manifest.categorical, categorical, rows)
-        return run(self._session, feed)
+        return self._run(self._session, feed)
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether ``categories`` changes anything."""
+        return bool(self._codes)
 
     def categories(
-        self, rows: pa.RecordBatch | pa.Table
-    ) -> tuple[dict[str, list[str | None]], dict[str, int]]:
+        self, given: Mapping[str, list[str | None]], times_us: NDArray[np.int64]
+    ) -> tuple[Mapping[str, list[str | None]], dict[str, int]]:
         """Return the categories of requests as the model knows them, and how many codes of each list it does not know.
 
-        ``rows`` have ``event_time`` and a column for each of ``manifest.categorical``.
+        ``given`` has the requests' values for each of ``manifest.categorical``, ``times_us`` their event times.
         """
-        unmapped: dict[str, int] = {}
-        if self._codes:
-            times_us = micros(rows.column(EVENT_TIME))
-            rows, unmapped = read_codes(rows, times_us, self._codes, self.manifest.codes)
-        return {name: rows.column(name).to_pylist() for name in self.manifest.categorical}, unmapped
+        if not self._codes:
+            return given, {}
+        texts = pa.table({name: pa.array(values, pa.string()) for name, values in given.items()})
+        read, unmapped = read_codes(texts, times_us, self._codes, self.manifest.codes)
+        return {name: read.column(name).to_pylist() for name in given}, unmapped
 
     def _checked_inputs(self, bundle: Bundle) -> frozenset[str]:
         widths = {
@@ -103,10 +114,10 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def run(
-    session: onnxruntime.InferenceSession, feed: Mapping[str, NDArray[np.float32] | NDArray[np.object_]]
+    session: onnxruntime.InferenceSession, feed: Feed, options: onnxruntime.RunOptions | None = None
 ) -> NDArray[np.float64]:
     """Run a binary classifier and return the probability of its second class, as float64."""
-    (probabilities,) = session.run([PROBABILITIES], dict(feed))
+    (probabilities,) = session.run([PROBABILITIES], dict(feed), options)
     positive: NDArray[np.float64] = probabilities[:, 1].astype(np.float64)
     return positive
 

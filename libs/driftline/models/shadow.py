@@ -98,7 +98,8 @@ def score_logged(scorer: Scorer, rows: pa.RecordBatch | pa.Table) -> Floats:
     numeric = np.empty((rows.num_rows, len(manifest.numeric)))
     for at, name in enumerate(manifest.numeric):
         numeric[:, at] = inputs[name]
-    return scorer.score(numeric, scorer.categories(rows)[0])
+    categories = {name: rows.column(name).to_pylist() for name in manifest.categorical}
+    return scorer.score(numeric, scorer.categories(categories, micros(rows.column("event_time")))[0])
 
 
 class Shadow:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from driftline.models.bundle import Bundle, Quality, activate
+from driftline.models.bundle import Bundle, Quality
 from driftline.models.fitting import (
     candidates_of,
     check_labels,
@@ -25,6 +25,7 @@ from driftline.models.fitting import (
     midnight_us,
     write_version,
 )
+from driftline.models.standing import activate
 from driftline.project.declaration import Project
 from driftline.runtime.clock import Clock, SystemClock
 

@@ -24,6 +24,8 @@ from driftline.project.declaration import InputType, ModelDeclaration
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History
 
 _Progress = Callable[[str], None]
+#: Returns a view's values ``[n, features]`` for requests, from the events of its source.
+Join = Callable[[FeatureView, pa.Table, pa.Table], NDArray[np.float64]]
 #: At most so many views are joined at a time: each join holds copies of its events and rows.
 _JOINS = 4
 
@@ -75,21 +77,25 @@ def labelled_requests(requests: pa.Table, known_by_us: int) -> pa.Table:
     return requests.filter(pc.and_(pc.is_valid(requests[LABEL]), pc.fill_null(known, False)))
 
 
+def join_as_known(view: FeatureView, events: pa.Table, requests: pa.Table) -> NDArray[np.float64]:
+    """Return a view's values as of each request's ``event_time``, from the events that were ``known_at`` that instant."""
+    keys = request_keys(view.entity, requests)
+    return as_of_join(view, events, keys, _times(requests, "event_time"), known_at=KNOWN_AT).values
+
+
 def assemble(
-    model: ModelDeclaration, history: History, requests: pa.Table, progress: _Progress = lambda _: None
+    model: ModelDeclaration,
+    history: History,
+    requests: pa.Table,
+    progress: _Progress = lambda _: None,
+    *,
+    join: Join = join_as_known,
 ) -> Rows:
     """Read the model's features point-in-time for labelled requests, and return the rows."""
-    as_of_us = _times(requests, "event_time")
-    spoken, _ = read_codes(requests, as_of_us, model.coded_inputs)
+    spoken, _ = read_codes(requests, _times(requests, "event_time"), model.coded_inputs)
 
     def block(view: FeatureView) -> NDArray[np.float32]:
-        values = as_of_join(
-            view,
-            history.events[view.source.event_type],
-            request_keys(view.entity, requests),
-            as_of_us,
-            known_at=KNOWN_AT,
-        ).values
+        values = join(view, history.events[view.source.event_type], requests)
         with np.errstate(over="ignore"):  # as in scoring
             return np.asarray(values, dtype=np.float64).astype(np.float32)
 
@@ -103,7 +109,7 @@ def assemble(
         numeric=np.ascontiguousarray(np.concatenate(blocks, axis=1)),
         categorical={name: spoken[name].to_pylist() for name in model.categorical_columns},
         labels=requests[LABEL].combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_),
-        as_of_us=as_of_us,
+        as_of_us=_times(requests, "event_time"),
         label_known_us=_times(requests, LABEL_KNOWN_AT),
     )
 

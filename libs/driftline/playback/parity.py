@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftline.features import FeatureView
 from driftline.features.event_columns import request_keys
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import same_bits
 from driftline.project import Project
+from driftline.replay.parity import as_served, has_read, served_of
 
 #: Column that says from which instant an event counted: when it was published.
 PUBLISHED_AT = "published_at"
@@ -54,16 +54,14 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
     compared = equal = 0
     mismatches = []
     for view in project.request_views:
-        read = predictions.filter(_has_read(predictions, view))
+        read = predictions.filter(has_read(predictions, view))
         if not len(read):
             continue
         as_of_us = _int64(read["event_time"].cast(pa.timestamp("us")).cast(pa.int64()))
         keys = request_keys(view.entity, read)
         again = as_of_join(view, events[view.source.event_type], keys, as_of_us, known_at=PUBLISHED_AT)
-        recomputed = [again.values[:, position] for position in range(len(view.columns))]
-        recomputed.append(_as_milliseconds(again.age_us))
-        for column, values in zip((*view.columns, view.age_column), recomputed, strict=True):
-            served = _float64(read[column])
+        both = zip(served_of(view, read).T, as_served(again).T, strict=True)
+        for column, (served, values) in zip((*view.columns, view.age_column), both, strict=True):
             same = same_bits(served, values)
             compared += len(same)
             equal += int(same.sum())
@@ -78,21 +76,6 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
                     )
                 )
     return Parity(compared=compared, equal=equal, mismatches=tuple(mismatches))
-
-
-def _has_read(predictions: pa.Table, view: FeatureView) -> pa.Array:
-    return pa.array([view.ref in views for views in predictions["feature_views"].to_pylist()], pa.bool_())
-
-
-def _as_milliseconds(age_us: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(age_us < 0, np.nan, (age_us // 1000).astype(np.float64))
-
-
-def _float64(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = np.ascontiguousarray(
-        column.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
-    )
-    return values
 
 
 def _int64(column: pa.ChunkedArray) -> NDArray[np.int64]:

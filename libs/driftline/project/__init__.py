@@ -11,9 +11,11 @@ from driftline.project.declaration import (
     Never,
     Payoff,
     Project,
+    ServiceLevelRule,
 )
 from driftline.project.life_rules import (
     AskingLevel,
+    BreakerRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -24,6 +26,7 @@ from driftline.project.loading import load_project
 
 __all__ = [
     "AskingLevel",
+    "BreakerRule",
     "ComparisonRule",
     "DecisionRule",
     "EventType",
@@ -39,5 +42,6 @@ __all__ = [
     "PromotionRule",
     "RetrainRule",
     "ScreeningRule",
+    "ServiceLevelRule",
     "load_project",
 ]

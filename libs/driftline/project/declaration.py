@@ -8,7 +8,7 @@ from typing import Any
 
 from driftline.features import Entity, FeatureView
 from driftline.features.code_lists import CodedField, CodeList
-from driftline.project.life_rules import PromotionRule, RetrainRule
+from driftline.project.life_rules import BreakerRule, PromotionRule, RetrainRule
 
 
 class InputType(StrEnum):
@@ -116,6 +116,23 @@ class MonitorRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevelRule:
+    """What a model's callers over HTTP are promised.
+
+    Attributes
+    ----------
+    latency_us, latency_share
+        The share of answers that must come within so many microseconds.
+    availability
+        The share of valid requests that must be answered.
+    """
+
+    latency_us: int
+    latency_share: float = 0.99
+    availability: float = 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRule:
     """Turns a score into a decision: ``above`` where score >= threshold, else ``below``."""
 
@@ -149,7 +166,9 @@ class ModelDeclaration:
     baseline: str | None = None
     monitor: MonitorRule = field(default_factory=MonitorRule)
     promotion: PromotionRule = field(default_factory=PromotionRule)
+    breaker: BreakerRule = field(default_factory=BreakerRule)
     retrain: RetrainRule = field(default_factory=RetrainRule)
+    service_levels: ServiceLevelRule | None = None
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:
@@ -176,7 +195,7 @@ class ModelDeclaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A loaded project."""
+    """A loaded project. ``freshness`` is how old a view's newest readable event may be, by view, in microseconds."""
 
     name: str
     owner: str
@@ -191,6 +210,7 @@ class Project:
     history_module: Path | None = None
     #: Whether a model that reads a deprecated view after its last day is a mistake to `driftline check`.
     refuse_past_deprecations: bool = False
+    freshness: Mapping[str, int] = field(default_factory=dict)
 
     def views_of(self, event_type: str) -> Iterator[FeatureView]:
         """Yield the views that an event type feeds, in declared order."""

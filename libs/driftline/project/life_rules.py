@@ -81,6 +81,8 @@ class PromotionRule:
         Nats of log loss by which a version must beat every baseline on the held-back rows.
     watch
         Whether a new champion is rolled back where the one before it proves better.
+    rollback_on_failure
+        Whether a champion whose breaker opens is rolled back where the one before it answers.
     """
 
     by: Promotion = Promotion.AUTOMATIC
@@ -88,11 +90,43 @@ class PromotionRule:
     least_held_back: int = 500
     baseline_margin: float = 0.0
     watch: bool = True
+    rollback_on_failure: bool = True
 
     @property
     def approval(self) -> bool:
         """Whether a person has the last word."""
         return self.by is Promotion.APPROVAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRule:
+    """When a version that fails is not asked any more, and when it is tried again.
+
+    The terms are those of Nygard, Release It! (2007), and of resilience4j, whose count-based window this is.
+
+    Attributes
+    ----------
+    window
+        Calls that the failure share is of: the last so many; a call scores a batch.
+    least_calls
+        Fewer calls than this since it closed never open it.
+    failure_share
+        Share of failed calls from which on it opens. A call fails by an exception, by taking longer than ``timeout_us``,
+        by a result of the wrong shape, or where so large a share of its scores are no numbers.
+    pause_us
+        Time that it stays open before it lets a probe through (half-open).
+    probes
+        Probes that must succeed one after the other to close it; one that fails opens it again.
+    timeout_us
+        Time that one call may take before it is stopped.
+    """
+
+    window: int = 20
+    least_calls: int = 5
+    failure_share: float = 0.5
+    pause_us: int = 10_000_000
+    probes: int = 3
+    timeout_us: int = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

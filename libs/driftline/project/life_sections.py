@@ -1,4 +1,4 @@
-"""The sections ``promotion:`` and ``retrain:`` of a model in ``driftline.yaml``, as they are written and checked.
+"""The sections ``promotion:``, ``breaker:`` and ``retrain:`` of a model in ``driftline.yaml``, as they are written and checked.
 
 ```yaml
 promotion:
@@ -8,6 +8,12 @@ promotion:
   margin: 0.002            # nats of log loss by which it must be better
   least_outcomes: 1000     # fewer paired outcomes decide nothing
   limit: 56d               # not decided by then, it is rejected
+  rollback_on_failure: true
+breaker:
+  window: 20               # calls of which
+  failure_share: 0.5       # so many fail: the version is not asked
+  pause: 10s               # for so long
+  timeout: 2s              # a call that takes longer fails
 retrain:
   drift: RETRAIN           # the level from which on a drift signal asks; or NEVER
   cooldown: 14d
@@ -25,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from driftline.project.life_rules import (
     AskingLevel,
+    BreakerRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -68,6 +75,7 @@ class PromotionSection(_Section):
     least_held_back: int = Field(default=500, ge=2)
     baseline_margin: float = Field(default=0.0, ge=0)
     watch: bool = True
+    rollback_on_failure: bool = True
 
     @field_validator("looks")
     @classmethod
@@ -100,6 +108,38 @@ class PromotionSection(_Section):
             least_held_back=self.least_held_back,
             baseline_margin=self.baseline_margin,
             watch=self.watch,
+            rollback_on_failure=self.rollback_on_failure,
+        )
+
+
+class BreakerSection(_Section):
+    """``models.<name>.breaker``."""
+
+    window: int = Field(default=20, ge=1, le=10_000)
+    least_calls: int = Field(default=5, ge=1)
+    failure_share: float = Field(default=0.5, gt=0, le=1)
+    pause: Duration = "10s"
+    probes: int = Field(default=3, ge=1)
+    timeout: Duration = "2s"
+
+    @model_validator(mode="after")
+    def _can_open(self) -> Self:
+        if self.least_calls > self.window:
+            raise ValueError(
+                f"least_calls: {self.least_calls} is more than the window of {self.window} calls, so it would never open; "
+                "write a longer window, or fewer calls"
+            )
+        return self
+
+    def rule(self) -> BreakerRule:
+        """Return what the section declares."""
+        return BreakerRule(
+            window=self.window,
+            least_calls=self.least_calls,
+            failure_share=self.failure_share,
+            pause_us=parse_duration_us(self.pause),
+            probes=self.probes,
+            timeout_us=parse_duration_us(self.timeout),
         )
 
 

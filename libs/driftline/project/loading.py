@@ -21,6 +21,7 @@ from driftline.project.model_building import (
     NAMING_KEYS,
     KnownFeatures,
     build_model,
+    freshness_mistakes,
     is_whole,
     model_mistakes,
     named_mistakes,
@@ -37,7 +38,9 @@ _WORDING = {
     "missing": "is missing; add it",
 }
 #: Parts of a model that nothing else in the file leans on: without one the rest of the model can be looked at.
-_ALONE = frozenset({"description", "owner", "segments", "baseline", "monitor", "promotion", "retrain"})
+_ALONE = frozenset(
+    {"description", "owner", "segments", "baseline", "monitor", "promotion", "breaker", "retrain"}
+)
 #: What stands in for the keys that a project must have, while the rest is looked at.
 _STAND_INS: Mapping[str, Any] = {"name": "unnamed", "owner": "", "events": {}}
 
@@ -114,6 +117,7 @@ def examine_project(folder: Path) -> Examination:
     models = _models(path, declared, raw, known, mistakes)
     mistakes += code_list_mistakes(path, declared.code_lists, event_types, frozenset(broken), views, models)
     mistakes += request_name_mistakes(path, models)
+    mistakes += freshness_mistakes(path, declared.freshness, known)
     project = Project(
         name=declared.name,
         owner=declared.owner,
@@ -127,6 +131,11 @@ def examine_project(folder: Path) -> Examination:
         max_jump_us=parse_duration_us(declared.max_jump) if declared.max_jump else None,
         history_module=folder / declared.history if declared.history else None,
         refuse_past_deprecations=declared.refuse_past_deprecations,
+        freshness={
+            view: parse_duration_us(target)
+            for view, target in declared.freshness.items()
+            if view in found.views
+        },
     )
     return Examination(
         project=project,

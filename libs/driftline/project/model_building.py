@@ -14,9 +14,16 @@ from driftline.project.declaration import (
     ModelDeclaration,
     MonitorRule,
     Payoff,
+    ServiceLevelRule,
 )
 from driftline.project.mistakes import Mistake, meant
-from driftline.project.sections import CodeListSection, LabelSection, ModelSection, MonitorSection
+from driftline.project.sections import (
+    CodeListSection,
+    LabelSection,
+    ModelSection,
+    MonitorSection,
+    ServiceLevelSection,
+)
 from driftline.runtime.durations import parse_duration_us
 
 #: Fields that every prediction record has, so that no entity or input may have their names.
@@ -92,6 +99,17 @@ def named_mistakes(
             yield Mistake(path=path, text=text, keys=("models", name, "views", index))
 
 
+def freshness_mistakes(path: Path, targets: Mapping[str, str], known: KnownFeatures) -> Iterator[Mistake]:
+    """Yield the views that have a target of freshness and are not there."""
+    for name in targets:
+        if name not in known.views and not known.may_have(name):
+            text = (
+                f"freshness names feature view {name!r}, known are: {', '.join(sorted(known.views)) or 'none'}"
+                f"{meant(name, {*known.views, *(known.lost or ())})}"
+            )
+            yield Mistake(path=path, text=text, keys=("freshness", name))
+
+
 def build_model(
     path: Path,
     name: str,
@@ -125,7 +143,9 @@ def build_model(
         baseline=spec.baseline,
         monitor=_monitor(spec.monitor),
         promotion=spec.promotion.rule(),
+        breaker=spec.breaker.rule(),
         retrain=spec.retrain.rule(),
+        service_levels=_service_levels(spec.service_levels),
     )
 
 
@@ -152,6 +172,16 @@ def _label(spec: LabelSection | None) -> LabelRule | None:
         key=spec.key,
         never=spec.never,
         description=spec.description,
+    )
+
+
+def _service_levels(spec: ServiceLevelSection | None) -> ServiceLevelRule | None:
+    if spec is None:
+        return None
+    return ServiceLevelRule(
+        latency_us=parse_duration_us(spec.latency),
+        latency_share=spec.latency_share,
+        availability=spec.availability,
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from driftline.alerts.rules import AlertRules
 from driftline.project.declaration import InputType, Never
-from driftline.project.life_sections import Duration, PromotionSection, RetrainSection
+from driftline.project.life_sections import BreakerSection, Duration, PromotionSection, RetrainSection
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -65,6 +65,14 @@ class MonitorSection(_Strict):
     ignore: tuple[str, ...] = ()
 
 
+class ServiceLevelSection(_Strict):
+    """``models.<name>.service_levels``."""
+
+    latency: Duration
+    latency_share: float = Field(default=0.99, gt=0, lt=1)
+    availability: float = Field(default=0.999, gt=0, lt=1)
+
+
 class DecisionSection(_Strict):
     """``models.<name>.decision``."""
 
@@ -89,7 +97,9 @@ class ModelSection(_Strict):
     baseline: str | None = None
     monitor: MonitorSection = MonitorSection()
     promotion: PromotionSection = PromotionSection()
+    breaker: BreakerSection = BreakerSection()
     retrain: RetrainSection = RetrainSection()
+    service_levels: ServiceLevelSection | None = None
 
 
 class CodeVersionSection(_Strict):
@@ -121,6 +131,7 @@ class ProjectFile(_Strict):
     future_skew: Duration = "5m"
     max_jump: Duration | None = None
     refuse_past_deprecations: bool = False
+    freshness: dict[_Name, Duration] = {}
     alerts: AlertRules = Field(default_factory=AlertRules)
     events: dict[_Name, EventTypeSection]
     models: dict[_Name, ModelSection] = {}

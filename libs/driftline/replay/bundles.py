@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftline.features.code_lists import CodedField
-from driftline.models.bundle import BundleError, active_version, load_active, load_version, versions
+from driftline.models.bundle import BundleError, load_version, versions
 from driftline.models.model_event import Kind, evidence_of
 from driftline.models.scoring import Scorer
+from driftline.models.standing import active_version, load_active
 
 #: So many versions are held ready to score; one that is needed again is verified and loaded again.
 _READY = 16

@@ -26,6 +26,7 @@ from driftline.features import FeatureView
 from driftline.features.entity_keys import split_key
 from driftline.features.event_columns import event_keys, float_inputs, micros, request_keys
 from driftline.features.point_in_time import as_of_join
+from driftline.features.read import ViewValues
 from driftline.models.bundle import BundleManifest
 from driftline.project import EventType, Project
 from driftline.replay.grouping import positions_by
@@ -78,17 +79,22 @@ class ArchivedFeatures:
                     f"{manifest.ref} reads {ref}, which the project does not declare any more: its features cannot be "
                     "computed again; check out the project as it was then, or use --features logged"
                 )
-            values = self._view(view, rows)
+            values = self._view(view, rows).values
             found.update(zip(view.columns, np.ascontiguousarray(values.T), strict=True))
         return {name: values for name, values in found.items() if name in manifest.numeric}
 
-    def _view(self, view: FeatureView, rows: pa.Table) -> Floats:
+    def _view(self, view: FeatureView, rows: pa.Table) -> ViewValues:
+        keys = request_keys(view.entity, rows).to_pylist()
+        as_of_us, answered_us = micros(rows[EVENT_TIME]), micros(rows[PREDICTED_AT])
+        return join_as_logged(view, self.events_of(view, rows), keys, as_of_us, answered_us)
+
+    def events_of(self, view: FeatureView, rows: pa.Table, *, after_us: int = 0) -> pa.Table:
+        """Return the events that logged requests may have read of a view, and those logged up to ``after_us`` later."""
         keys = request_keys(view.entity, rows).to_pylist()
         as_of_us, answered_us = micros(rows[EVENT_TIME]), micros(rows[PREDICTED_AT])
         age_us = float_inputs(rows, [view.age_column])[view.age_column] * 1_000
         back_us = np.maximum(reach_us(view), np.nan_to_num(age_us, nan=0.0).astype(np.int64) + 1_000)
-        events = self._read(view, keys, int((as_of_us - back_us).min()), int(answered_us.max()))
-        return join_as_logged(view, events, keys, as_of_us, answered_us)
+        return self._read(view, keys, int((as_of_us - back_us).min()), int(answered_us.max()) + after_us)
 
     def _read(self, view: FeatureView, keys: Sequence[str | None], since_us: int, until_us: int) -> pa.Table:
         event_type = self._project.event_types[view.source.event_type]
@@ -103,25 +109,28 @@ class ArchivedFeatures:
         for name, values in zip(view.source.entity_fields, parts, strict=False):  # no keys, no parts
             chosen &= pc.field(name).isin(pa.array(sorted(set(values)), pa.string()))
         empty = self._events.columns(event_type.name).empty_table()
-        return self._counted(
-            event_type, pa.concat_tables([empty, *self._events.scan(event_type.name, chosen)])
-        )
+        found = pa.concat_tables([empty, *self._events.scan(event_type.name, chosen)])
+        return counted_events(event_type, found, self._project.future_skew_us)
 
-    def _counted(self, event_type: EventType, events: pa.Table) -> pa.Table:
-        """Return the events that the store counted: each id once, none that runs ahead of the log."""
-        ordered = events.sort_by([(PARTITION, "ascending"), (OFFSET, "ascending")])
-        _, first = np.unique(
-            np.asarray(ordered[event_type.event_id].to_pylist(), dtype=object).astype(str), return_index=True
-        )
-        once = ordered.take(pa.array(np.sort(first)))
-        ahead = micros(once[event_type.event_time]) - micros(once[TIMESTAMP])
-        return once.filter(pa.array(ahead <= self._project.future_skew_us))
+
+def counted_events(event_type: EventType, events: pa.Table, future_skew_us: int) -> pa.Table:
+    """Return the events of a log that the store counted: each id once, none that runs ahead of the log.
+
+    They come in the log's order, by partition.
+    """
+    ordered = events.sort_by([(PARTITION, "ascending"), (OFFSET, "ascending")])
+    _, first = np.unique(
+        np.asarray(ordered[event_type.event_id].to_pylist(), dtype=object).astype(str), return_index=True
+    )
+    once = ordered.take(pa.array(np.sort(first)))
+    ahead = micros(once[event_type.event_time]) - micros(once[TIMESTAMP])
+    return once.filter(pa.array(ahead <= future_skew_us))
 
 
 def join_as_logged(
     view: FeatureView, events: pa.Table, keys: Sequence[str | None], as_of_us: Ints, answered_us: Ints
-) -> Floats:
-    """Return a view's values ``[n, features]`` for requests: as of their instants, from what the log held when they were answered.
+) -> ViewValues:
+    """Return a view's values for requests: as of their instants, from what the log held when they were answered.
 
     Parameters
     ----------
@@ -153,7 +162,7 @@ def join_as_logged(
     instants = pa.array(np.concatenate([np.empty(0, np.int64), *known]), pa.int64()).cast(INSTANT)
     taken = taken.append_column(_KNOWN, instants)
     chains = pa.array(chain_of, pa.string())
-    return as_of_join(view, taken, chains, as_of_us, known_at=_KNOWN, entities=_CHAIN).values
+    return as_of_join(view, taken, chains, as_of_us, known_at=_KNOWN, entities=_CHAIN)
 
 
 def _chains(ranks: Ints, as_of_us: Ints) -> list[NDArray[np.intp]]:

@@ -19,7 +19,15 @@ import pyarrow.compute as pc
 from confluent_kafka import Message
 from deltalake import DeltaTable
 
-from driftline.archive.columns import OFFSET, PARTITION, ColumnConflictError, fitted, storage_schema
+from driftline.archive.columns import (
+    INSTANT,
+    OFFSET,
+    PARTITION,
+    TIMESTAMP,
+    ColumnConflictError,
+    fitted,
+    storage_schema,
+)
 from driftline.archive.sink import TopicTable
 from driftline.archive.tables import TOPICS, Archive, open_table, storage
 from driftline.contracts.batch_codec import BatchDecoder
@@ -53,6 +61,21 @@ class TopicRecords:
         held = self._reader.held(self._topics.stream(stream))
         first = {one.partition: self._reader.offset_at(one, selection.logged_from_ms) for one in held}
         return {one.partition: one.start for one in held if 0 < one.start == first[one.partition]}
+
+    def extent(self, stream: str) -> dict[int, tuple[int, int]]:
+        """Return the first offset and the next one of each partition of a topic."""
+        return {
+            one.partition: (one.start, one.stop) for one in self._reader.held(self._topics.stream(stream))
+        }
+
+    def between(self, stream: str, offsets: Mapping[int, tuple[int, int]]) -> Iterator[pa.Table]:
+        """Yield all records between offsets of partitions, a few thousand at a time."""
+        topic = self._topics.stream(stream)
+        stretches = [
+            Stretch(topic=topic, partition=number, start=start, stop=stop)
+            for number, (start, stop) in offsets.items()
+        ]
+        yield from self._tables(topic, stretches, Selection())
 
     def read(self, stream: str, selection: Selection) -> Iterator[pa.Table]:
         """Yield the wanted records, a few thousand at a time, in the order of each partition."""
@@ -109,7 +132,9 @@ class TopicRecords:
             good = [group[row] for row in decoded.rows.tolist()]
             table = fitted(pa.Table.from_batches([decoded.table]), stored)
             table = table.append_column(PARTITION, pa.array([one.partition() for one in good], pa.int32()))
-            yield table.append_column(OFFSET, pa.array([one.offset() for one in good], pa.int64()))
+            table = table.append_column(OFFSET, pa.array([one.offset() for one in good], pa.int64()))
+            logged_us = [one.timestamp()[1] * 1_000 for one in good]
+            yield table.append_column(TIMESTAMP, pa.array(logged_us, pa.int64()).cast(INSTANT))
 
     def _decoder(self, header: bytes) -> tuple[BatchDecoder, pa.Schema]:
         schema_id, _ = split(header)

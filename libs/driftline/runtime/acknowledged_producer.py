@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -40,8 +41,10 @@ class Acknowledgement:
     offset: int
 
 
-#: A delivery report for a future of an event loop: the future, and its result or error.
-_Report = tuple["asyncio.Future[Acknowledgement]", Acknowledgement | DriftlineError]
+#: Told what became of a message.
+Tell = Callable[[Acknowledgement | DriftlineError], None]
+#: A delivery report for an event loop: whom to tell, and what.
+_Report = tuple[Tell, Acknowledgement | DriftlineError]
 
 
 class AcknowledgedProducer:
@@ -136,11 +139,27 @@ class AcknowledgedProducer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Acknowledgement] = loop.create_future()
 
+        self.send_to(loop, topic, key, value, partial(_complete, future), headers)
+        return future
+
+    def send_to(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        topic: str,
+        key: bytes | str | None,
+        value: bytes | None,
+        tell: Tell,
+        headers: Headers = (),
+    ) -> None:
+        """Send from any thread; ``tell`` is called on the event loop with the acknowledgement or the error.
+
+        Raises here what ``send`` does; ``tell`` is not called then.
+        """
+
         def report(result: Acknowledgement | DriftlineError) -> None:
-            self._reports.setdefault(loop, []).append((future, result))
+            self._reports.setdefault(loop, []).append((tell, result))
 
         self._produce(topic, key, value, headers, report)
-        return future
 
     def submit(
         self, topic: str, key: bytes | str | None, value: bytes | None, headers: Headers = ()
@@ -266,13 +285,17 @@ class AcknowledgedProducer:
 
 
 def _settle(reports: list[_Report]) -> None:
-    for future, result in reports:
-        if future.done():  # its caller gave up: a deadline, a client that went away
-            continue
-        if isinstance(result, DriftlineError):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+    for tell, result in reports:
+        tell(result)
+
+
+def _complete(future: asyncio.Future[Acknowledgement], result: Acknowledgement | DriftlineError) -> None:
+    if future.done():  # its caller gave up: a deadline, a client that went away
+        return
+    if isinstance(result, DriftlineError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _explain(error: KafkaError, topic: str) -> DriftlineError:

@@ -44,6 +44,7 @@ class Health:
         self._components: dict[str, _Component] = {}
         self._last_error = ""
         self._stopping = False
+        self._sections: dict[str, Callable[[], Any]] = {}
 
     def set(self, name: str, ready: bool, detail: str = "") -> None:
         """Report a component. The detail of one that is not ready becomes the last error."""
@@ -77,6 +78,10 @@ class Health:
         """Remember an error that does not make the process unready."""
         with self._lock:
             self._last_error = detail
+
+    def show(self, name: str, section: Callable[[], Any]) -> None:
+        """Add a section to the report: what ``section`` returns then, as JSON has it."""
+        self._sections[name] = section
 
     def stop(self) -> None:
         """Report that the process drains and takes nothing new."""
@@ -114,6 +119,7 @@ class Health:
     def report(self) -> dict[str, Any]:
         """Return what ``/readyz`` shows."""
         ready, alive = self.ready, self.alive
+        sections = {name: section() for name, section in self._sections.items()}
         with self._lock:
             now = self._now()
             components: dict[str, dict[str, Any]] = {}
@@ -135,4 +141,5 @@ class Health:
                 "uptime_seconds": round(now - self._started, 3),
                 "components": components,
                 "last_error": self._last_error or None,
+                **sections,
             }

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Lifespan
 from driftline import __version__
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
 from driftline.runtime.health import Health
+from driftline.runtime.http_protocol import GatheringProtocol
 from driftline.runtime.limits import Limits, LimitsMiddleware
 from driftline.runtime.problem import PROBLEM_SCHEMA, add_problem_handlers, problem_responses
 
@@ -183,7 +184,7 @@ def _server(app: ASGIApp, log_level: str) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=GatheringProtocol,
         log_config=None,  # ours is set up by configure_logging
         log_level=log_level,
         access_log=False,  # requests are metrics; lines are for what went wrong

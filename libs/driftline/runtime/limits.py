@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from driftline.runtime.metrics import HTTP_IN_FLIGHT, HTTP_SECONDS
@@ -60,6 +61,11 @@ def json_depth(body: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
+def too_deep(body: bytes, most: int) -> bool:
+    """Tell whether arrays and objects are nested deeper than ``most``; they are not where there are no more of them."""
+    return body.count(b"[") + body.count(b"{") > most and json_depth(body) > most
+
+
 class LimitsMiddleware:
     """Applies ``Limits`` to every HTTP request and times it under its route's template."""
 
@@ -70,6 +76,7 @@ class LimitsMiddleware:
         self.limits = limits
         self._clock = clock
         self._in_flight = 0
+        self._timers: dict[tuple[str, str, int], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -87,7 +94,14 @@ class LimitsMiddleware:
             HTTP_IN_FLIGHT.dec()
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            HTTP_SECONDS.labels(route, method, str(response.status or 500)).observe(self._clock() - started)
+            self._timer(route, method, response.status or 500).observe(self._clock() - started)
+
+    def _timer(self, route: str, method: str, status: int) -> Histogram:
+        """Return the metric of a kind of request; finding it by its labels costs more than observing."""
+        timer = self._timers.get((route, method, status))
+        if timer is None:
+            timer = self._timers[route, method, status] = HTTP_SECONDS.labels(route, method, str(status))
+        return timer
 
     async def _limited(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         if self._in_flight > self.limits.max_in_flight and scope["path"] not in _ALWAYS:
@@ -132,7 +146,7 @@ class LimitsMiddleware:
             chunks.append(chunk)
             more = message.get("more_body", False)
         body = b"".join(chunks)
-        if body and json_depth(body) > self.limits.max_depth:
+        if too_deep(body, self.limits.max_depth):
             deepest = self.limits.max_depth
             raise _Refusal(400, "Nested too deeply", f"arrays and objects may nest {deepest} levels deep")
         return body

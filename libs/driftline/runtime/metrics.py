@@ -3,9 +3,27 @@
 Labels have few values (topics, partitions, views, routes), never keys or ids.
 """
 
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 _MILLISECONDS_TO_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class ManyHistogram(Histogram):
+    """A histogram that takes whole columns: no step in Python per value."""
+
+    def observe_many(self, amounts: NDArray[np.float64]) -> None:
+        """Observe every value of an array."""
+        places = np.searchsorted(np.array(self._upper_bounds), amounts, side="left")
+        for place, count in enumerate(np.bincount(places, minlength=len(self._upper_bounds)).tolist()):
+            if count:
+                self._buckets[place].inc(count)
+        self._sum.inc(float(amounts.sum()))
+
+
 _ROWS = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
 # Consumer loop
@@ -41,6 +59,28 @@ UNMAPPED_CODES = Counter(
     "Values of a code list without a counterpart in the version that a view or a model reads.",
     ["code_list", "reader"],
 )
+EVENT_TO_READABLE = ManyHistogram(
+    "driftline_event_to_readable_seconds",
+    "Time from an event's record in the log to its being readable in a view.",
+    ["view"],
+    buckets=_MILLISECONDS_TO_SECONDS,
+)
+VIEW_EVENT_TIME = Gauge(
+    "driftline_view_event_timestamp_seconds", "Event time of a view's newest readable event.", ["view"]
+)
+VIEW_LOGGED_TIME = Gauge(
+    "driftline_view_logged_timestamp_seconds",
+    "When a view's newest readable event came into the log.",
+    ["view"],
+)
+VIEW_FRESHNESS_TARGET = Gauge(
+    "driftline_view_freshness_target_seconds", "How old a view's newest readable event may be.", ["view"]
+)
+VIEW_FRESHNESS_BREACHED = Gauge(
+    "driftline_view_freshness_breached",
+    "1 where the newest readable event of this process's partitions is older than the view's target.",
+    ["view"],
+)
 STORE_OWNERSHIP_LOST = Counter(
     "driftline_store_ownership_lost", "Partitions that another process took over.", ["topic"]
 )
@@ -62,6 +102,19 @@ SCORE_SECONDS = Histogram(
     "Time the model took for one batch.",
     ["model"],
     buckets=_MILLISECONDS_TO_SECONDS,
+)
+MODEL_FAILURES = Counter(
+    "driftline_model_failures",
+    "Calls that a version failed: exception, timeout, shape, no_number; bundle: a version that cannot be loaded.",
+    ["model", "kind"],
+)
+MODEL_FALLBACKS = Counter(
+    "driftline_model_fallbacks", "Predictions by another version than the one that should answer.", ["model"]
+)
+MODEL_VERSIONS = Gauge(
+    "driftline_model_versions",
+    "Loaded versions of a model, by the state of their breaker.",
+    ["model", "breaker"],
 )
 
 # Outcomes
@@ -95,6 +148,17 @@ NOTIFICATION_SECONDS = Histogram(
     buckets=(0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0),
 )
 
+# Parity
+PARITY_VALUES = Counter(
+    "driftline_parity_values",
+    "Served feature values that were computed again: equal, different, in_flight (an event was on its way).",
+    ["view", "result"],
+)
+PARITY_MISMATCH = Gauge(
+    "driftline_parity_mismatch_share", "Share of different values in the newest look at a view.", ["view"]
+)
+PARITY_LOOKS = Counter("driftline_parity_looks", "Looks at parity, by how they ended.", ["outcome"])
+
 # Archive
 ARCHIVED_ROWS = Counter("driftline_archived_rows", "Records that stand in the archive.", ["topic"])
 ARCHIVED_BAD = Counter(
@@ -120,3 +184,10 @@ HTTP_SECONDS = Histogram(
     buckets=_MILLISECONDS_TO_SECONDS,
 )
 HTTP_IN_FLIGHT = Gauge("driftline_http_in_flight", "Requests being handled.")
+
+
+def forget_view(view: str) -> None:
+    """Show nothing more of a view of which this process has no partition."""
+    for gauge in (VIEW_EVENT_TIME, VIEW_LOGGED_TIME, VIEW_FRESHNESS_BREACHED):
+        with suppress(KeyError):
+            gauge.remove(view)

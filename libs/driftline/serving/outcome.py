@@ -1,7 +1,11 @@
-"""What becomes of a batch of requests, column by column; filled in group by group, without a step per row."""
+"""What becomes of a batch of requests, column by column; filled in group by group, without a step per row.
 
-from collections.abc import Mapping, Sequence
+It is told as Arrow columns, or, for a few requests, as a dictionary each: the same values.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,15 @@ ANSWERED, REFUSED, FAILED = range(len(fields.STATUSES))
 
 Rows = NDArray[np.intp]
 _NO_AGE = -1
+#: What processing makes of a request, beside features and ages.
+_MADE = (
+    fields.STATUS,
+    fields.SCORE,
+    fields.ERROR,
+    fields.MODEL_VERSION,
+    fields.DECISION,
+    fields.FEATURE_VIEWS,
+)
 
 
 class TextColumn:
@@ -33,6 +46,11 @@ class TextColumn:
         """Return the column."""
         return pa.array(self._values, pa.string()).take(pa.array(self._codes, mask=self._codes < 0))
 
+    def values(self) -> list[str | None]:
+        """Return the column as a list."""
+        named = [*self._values, None]  # the code of null, -1, is the last place
+        return [named[code] for code in self._codes.tolist()]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureColumns:
@@ -42,6 +60,7 @@ class FeatureColumns:
     first: Mapping[str, int]
     ages: Mapping[str, int]
     age_columns: tuple[str, ...]
+    names: tuple[str, ...]
 
     @staticmethod
     def of(views: Sequence[FeatureView]) -> "FeatureColumns":
@@ -53,6 +72,7 @@ class FeatureColumns:
             first={view.name: place[view.columns[0]] for view in views},
             ages={view.name: number for number, view in enumerate(views)},
             age_columns=tuple(view.age_column for view in views),
+            names=(*_MADE, *names, *(view.age_column for view in views)),
         )
 
 
@@ -121,3 +141,22 @@ class Outcome:
         for place, name in enumerate(self._columns.age_columns):
             made[name] = pa.array(self._ages[place], mask=unknown[place])
         return made
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Return for each row what ``columns`` holds of it."""
+        made: list[Sequence[Any]] = [
+            [fields.STATUSES[status] for status in self.status.tolist()],
+            _without_nan(self.score),
+            self.error.values(),
+            self.version.values(),
+            self.decision.values(),
+            [self._view_lists[number] for number in self._views_read.tolist()],
+            *(_without_nan(feature) for feature in self._features),
+            *([None if age == _NO_AGE else age for age in ages] for ages in self._ages.tolist()),
+        ]
+        for values in zip(*made, strict=True):
+            yield dict(zip(self._columns.names, values, strict=True))
+
+
+def _without_nan(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124  (only NaN differs)

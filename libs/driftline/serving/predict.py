@@ -1,34 +1,46 @@
-"""The one scoring path: HTTP, stream and batch all come through `PredictionEngine.predict`."""
+"""The one scoring path: HTTP, stream and batch all come through `PredictionEngine.predict`.
 
+Requests come as an Arrow batch, or, a few at a time, as rows; predictions leave in the same form. Only reading
+fields and assembling the log's records differ between the two, never a value.
+"""
+
+import re
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
-from driftline.features import FeatureView, OnStale
+from driftline.features import Entity, FeatureView, OnStale
+from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import request_keys
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
+from driftline.models.scoring import Scorer
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError
-from driftline.runtime.logging import get_logger
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
+from driftline.serving.rows import RequestRows
+from driftline.serving.succession import Share, score_in_turn
 
-_log = get_logger(__name__)
-
-_UUID = r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
+_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+_is_uuid = re.compile(_UUID).fullmatch
 #: How far ahead of now the instant of a request may lie.
 _FUTURE_US = 86_400_000_000
 _STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
+
+#: Requests in either form.
+Requests: TypeAlias = pa.RecordBatch | RequestRows
 
 
 class FeatureReader(Protocol):
@@ -55,27 +67,34 @@ class PredictionEngine:
         self._clock = clock or SystemClock()
         self.schema = arrow_schema(prediction_schema(project))
         self._columns = FeatureColumns.of(project.request_views)
+        self._timer = metrics.STEP_SECONDS.labels("features")
         self._passed_on = (
             *(fields.REQUEST_ID, fields.MODEL, fields.REQUESTED_AT, fields.EVENT_TIME, fields.CALLER),
             *project.request_entities,
             *(one.name for one in project.request_inputs),
         )
 
-    def predict(self, requests: pa.RecordBatch, channel: str) -> pa.RecordBatch:
+    @overload
+    def predict(self, requests: RequestRows, channel: str) -> list[dict[str, Any]]: ...
+
+    @overload
+    def predict(self, requests: pa.RecordBatch, channel: str) -> pa.RecordBatch: ...
+
+    def predict(self, requests: Requests, channel: str) -> Any:
         """Score a batch of requests.
 
         Parameters
         ----------
         requests
-            Columns of the project's request schema.
+            Columns of the project's request schema; or rows, where they are few.
         channel
             HTTP, TOPIC or BATCH.
 
         Returns
         -------
-        pa.RecordBatch
+        pa.RecordBatch or list of records
             Columns of the project's prediction schema, rows in the requests' order. Bad requests are REFUSED,
-            what went wrong here is FAILED, each with its error.
+            what went wrong here is FAILED, each with its error. Rows give records (times in microseconds).
 
         Raises
         ------
@@ -84,25 +103,22 @@ class PredictionEngine:
         """
         begun = time.perf_counter_ns()
         outcome = Outcome(requests.num_rows, self._columns)
-        models = requests.column(fields.MODEL).dictionary_encode()
-        model_of_row = models.indices.to_numpy(zero_copy_only=False)
-        as_of_us = requests.column(fields.EVENT_TIME).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        as_of_us = _instants(requests)
         self._refuse_bad(requests, as_of_us, outcome)
-        for number, name in enumerate(models.dictionary.to_pylist()):
-            asked = model_of_row == number
-            self._predict_model(name, np.flatnonzero(asked & outcome.open), requests, as_of_us, outcome)
+        for name, asked in _rows_by_model(requests):
+            self._predict_model(name, asked[outcome.open[asked]], requests, as_of_us, outcome)
             self._count(name, channel, outcome.status[asked])
         return self._assemble(requests, outcome, channel, (time.perf_counter_ns() - begun) // 1_000)
 
-    def failed(self, requests: pa.RecordBatch, channel: str, error: str) -> pa.RecordBatch:
+    def failed(self, requests: Requests, channel: str, error: str) -> Any:
         """Return predictions that say FAILED for requests that could not be tried."""
         return self._settled(requests, channel, FAILED, error)
 
-    def refused(self, requests: pa.RecordBatch, channel: str, error: str) -> pa.RecordBatch:
+    def refused(self, requests: Requests, channel: str, error: str) -> Any:
         """Return predictions that say REFUSED for requests that are wrong in themselves."""
         return self._settled(requests, channel, REFUSED, error)
 
-    def _settled(self, requests: pa.RecordBatch, channel: str, status: int, error: str) -> pa.RecordBatch:
+    def _settled(self, requests: Requests, channel: str, status: int, error: str) -> Any:
         outcome = Outcome(requests.num_rows, self._columns)
         outcome.close(np.arange(requests.num_rows), status, error)
         for name in requests.column(fields.MODEL).to_pylist():
@@ -113,18 +129,17 @@ class PredictionEngine:
         label = name if name in self._project.models else "unknown"
         for status, number in enumerate(np.bincount(statuses).tolist()):
             if number:
-                metrics.PREDICTIONS.labels(label, channel, fields.STATUSES[status]).inc(number)
+                _predictions(label, channel, status).inc(number)
 
-    def _refuse_bad(self, requests: pa.RecordBatch, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
-        valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), _UUID)
-        nameless = ~valid.to_numpy(zero_copy_only=False)
-        outcome.close(np.flatnonzero(nameless), REFUSED, "request_id is no UUID")
+    def _refuse_bad(self, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
+        nameless = _nameless(requests)
+        outcome.close(nameless.nonzero()[0], REFUSED, "request_id is no UUID")
         absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + _FUTURE_US)
         reason = "event_time lies before 1970 or more than a day ahead"
-        outcome.close(np.flatnonzero(absurd & outcome.open), REFUSED, reason)
+        outcome.close((absurd & outcome.open).nonzero()[0], REFUSED, reason)
 
     def _predict_model(
-        self, name: str, rows: Rows, requests: pa.RecordBatch, as_of_us: NDArray[np.int64], outcome: Outcome
+        self, name: str, rows: Rows, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome
     ) -> None:
         """Settle the rows of one model."""
         declaration, loaded = self._project.models.get(name), self._rack.get(name)
@@ -153,7 +168,7 @@ class PredictionEngine:
 
     @staticmethod
     def _refuse_wrong(
-        declaration: ModelDeclaration, rows: Rows, requests: pa.RecordBatch, outcome: Outcome
+        declaration: ModelDeclaration, rows: Rows, requests: Requests, outcome: Outcome
     ) -> None:
         """Refuse rows without one of the model's entities, or with an infinite input."""
         for key in declaration.entity_keys:
@@ -168,63 +183,141 @@ class PredictionEngine:
     def _read_features(
         self,
         loaded: LoadedModel,
-        taken: pa.RecordBatch,
+        taken: Requests,
         rows: Rows,
         as_of_us: NDArray[np.int64],
         outcome: Outcome,
     ) -> None:
         views = loaded.declaration.views
-        keys = {entity.name: request_keys(entity, taken) for entity in loaded.declaration.entities}
-        with metrics.STEP_SECONDS.labels("features").time():
-            read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        keys = {entity.name: _keys(entity, taken) for entity in loaded.declaration.entities}
+        begun = time.perf_counter()
+        read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        self._timer.observe(time.perf_counter() - begun)
         outcome.set_views(rows, [view.ref for view in views])
         outcome.version.set(rows, loaded.version)
         for view, values in zip(views, read, strict=True):
             outcome.set_features(rows, view, values.values, values.age_us)
             for status, number in enumerate(np.bincount(values.status).tolist()):
                 if number:
-                    metrics.FEATURES_SERVED.labels(view.ref, _STATUS_NAMES[status]).inc(number)
+                    _served(view.ref, status).inc(number)
             if view.on_stale is OnStale.REFUSE:
                 stale = rows[(values.status == STALE) & outcome.open[rows]]
                 outcome.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
 
-    def _score(self, loaded: LoadedModel, taken: pa.RecordBatch, rows: Rows, outcome: Outcome) -> None:
-        manifest = loaded.scorer.manifest
-        numeric = np.empty((len(rows), len(manifest.numeric)))
-        for position, column in enumerate(manifest.numeric):
-            feature = outcome.feature(column)
-            numeric[:, position] = (
-                taken.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[rows]
-            )
-        categorical, unmapped = loaded.scorer.categories(taken)
-        for name, number in unmapped.items():
-            metrics.UNMAPPED_CODES.labels(name, manifest.ref).inc(number)
-        try:
-            with metrics.SCORE_SECONDS.labels(manifest.model).time():
-                scores = loaded.scorer.score(numeric, categorical)
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare exceptions; each row says so in the log
-            _log.error("the model failed", model=manifest.ref, error=str(error))
-            outcome.close(rows, FAILED, f"{manifest.ref} failed: {error}")
+    def _score(self, loaded: LoadedModel, taken: Requests, rows: Rows, outcome: Outcome) -> None:
+        def inputs(
+            scorer: Scorer, at: Rows | None
+        ) -> tuple[NDArray[np.float64], Mapping[str, Sequence[str | None]]]:
+            manifest = scorer.manifest
+            some, where = (taken, rows) if at is None else (taken.take(pa.array(at)), rows[at])
+            numeric = np.empty((len(where), len(manifest.numeric)))
+            for position, column in enumerate(manifest.numeric):
+                feature = outcome.feature(column)
+                numeric[:, position] = (
+                    some.column(column).to_numpy(zero_copy_only=False) if feature is None else feature[where]
+                )
+            categorical = {name: some.column(name).to_pylist() for name in manifest.categorical}
+            if not scorer.reads_codes:
+                return numeric, categorical
+            read, unmapped = scorer.categories(categorical, _instants(some))
+            for name, number in unmapped.items():
+                metrics.UNMAPPED_CODES.labels(name, manifest.ref).inc(number)
+            return numeric, read
+
+        shares, changes = score_in_turn(loaded.line, inputs, len(rows), unusable=loaded.unusable)
+        for share in shares:
+            self._keep(loaded, share, rows if share.rows is None else rows[share.rows], outcome)
+        if changes:
+            self._rack.note(loaded, changes, int(_instants(taken).max()))
+
+    @staticmethod
+    def _keep(loaded: LoadedModel, share: Share, rows: Rows, outcome: Outcome) -> None:
+        """Settle rows that a version answered, or that nobody could."""
+        if share.version is None:
+            outcome.close(rows, FAILED, share.note)
             return
-        good = np.isfinite(scores)
-        outcome.close(rows[~good], FAILED, f"{manifest.ref} gave a score that is no number")
-        rows, scores = rows[good], scores[good]
-        outcome.answer(rows, scores)
+        if share.note:
+            outcome.error.set(rows, share.note)
+            outcome.version.set(rows, share.version.version)
+            if share.version.version != loaded.active:
+                metrics.MODEL_FALLBACKS.labels(loaded.declaration.name).inc(len(rows))
+        outcome.answer(rows, share.scores)
         rule = loaded.declaration.decision
-        above = scores >= rule.threshold
+        above = share.scores >= rule.threshold
         outcome.decision.set(rows[above], rule.above)
         outcome.decision.set(rows[~above], rule.below)
 
-    def _assemble(
-        self, requests: pa.RecordBatch, outcome: Outcome, channel: str, duration_us: int
-    ) -> pa.RecordBatch:
+    def _assemble(self, requests: Requests, outcome: Outcome, channel: str, duration_us: int) -> Any:
+        now_us = self._clock.now_us()
+        if isinstance(requests, RequestRows):
+            told = {fields.CHANNEL: channel, fields.PREDICTED_AT: now_us, fields.DURATION_US: duration_us}
+            return [
+                {**request, **made, **told}
+                for request, made in zip(requests.records, outcome.rows(), strict=True)
+            ]
         count = outcome.count
-        now = pa.scalar(self._clock.now_us(), pa.timestamp("us"))
-        made = {
+        now = pa.scalar(now_us, pa.timestamp("us"))
+        columns = {
             **outcome.columns(),
             **{name: requests.column(name) for name in self._passed_on},
             fields.CHANNEL: pa.repeat(pa.scalar(channel), count),
             fields.PREDICTED_AT: pa.repeat(now, count),
             fields.DURATION_US: pa.repeat(pa.scalar(duration_us, pa.int64()), count),
         }
-        return pa.RecordBatch.from_arrays([made[one.name] for one in self.schema], schema=self.schema)
+        return pa.RecordBatch.from_arrays([columns[one.name] for one in self.schema], schema=self.schema)
+
+
+@cache
+def _predictions(model: str, channel: str, status: int) -> Counter:
+    """Return the count of a kind of prediction; finding it by its labels costs more than adding to it."""
+    return metrics.PREDICTIONS.labels(model, channel, fields.STATUSES[status])
+
+
+@cache
+def _served(view: str, status: int) -> Counter:
+    return metrics.FEATURES_SERVED.labels(view, _STATUS_NAMES[status])
+
+
+def _instants(requests: Requests) -> NDArray[np.int64]:
+    """Return the event times, in microseconds since the epoch."""
+    if isinstance(requests, RequestRows):
+        return np.array(requests.column(fields.EVENT_TIME).to_pylist(), np.int64)
+    column = requests.column(fields.EVENT_TIME).cast(pa.int64())
+    instants: NDArray[np.int64] = column.to_numpy(zero_copy_only=False)
+    return instants
+
+
+def _nameless(requests: Requests) -> NDArray[np.bool_]:
+    """Tell which requests have no UUID."""
+    if isinstance(requests, RequestRows):
+        ids = requests.column(fields.REQUEST_ID).to_pylist()
+        return np.array([_is_uuid(one) is None for one in ids], np.bool_)
+    valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), f"^{_UUID}$")
+    nameless: NDArray[np.bool_] = ~valid.to_numpy(zero_copy_only=False)
+    return nameless
+
+
+def _rows_by_model(requests: Requests) -> list[tuple[str, Rows]]:
+    """Return the rows that ask each model, models in the order of their first request."""
+    if isinstance(requests, RequestRows):
+        names = requests.column(fields.MODEL).to_pylist()
+        return [
+            (name, np.array([row for row, other in enumerate(names) if other == name], np.intp))
+            for name in dict.fromkeys(names)
+        ]
+    models = requests.column(fields.MODEL).dictionary_encode()
+    of_row = models.indices.to_numpy(zero_copy_only=False)
+    return [
+        (name, np.flatnonzero(of_row == number)) for number, name in enumerate(models.dictionary.to_pylist())
+    ]
+
+
+def _keys(entity: Entity, requests: Requests) -> Sequence[str | None] | pa.StringArray:
+    """Return the key of the entity that each request names; null where it does not name all of it."""
+    if not isinstance(requests, RequestRows):
+        return request_keys(entity, requests)
+    if not entity.composite:
+        keys: list[str | None] = requests.column(entity.keys[0]).to_pylist()
+        return keys
+    parts = zip(*(requests.column(key).to_pylist() for key in entity.keys), strict=True)
+    return [None if None in each else join_key(each) for each in parts]

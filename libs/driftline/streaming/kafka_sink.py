@@ -17,9 +17,9 @@ only a new producer helps.)
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -38,6 +38,18 @@ _log = get_logger(__name__)
 _TRANSACTION_SECONDS = 20.0
 _RETRY_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
+
+
+class Member(Protocol):
+    """The consumer group whose offsets a transaction commits, as one of its members."""
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return the group's committed offsets; None where there is none."""
+        ...
+
+    def group_metadata(self) -> Any:
+        """Return what a transaction needs to fence the group's zombies."""
+        ...
 
 
 class Transaction:
@@ -98,7 +110,7 @@ class KafkaSink:
     def __init__(
         self,
         kafka: Mapping[str, Any],
-        consumer: PartitionedConsumer,
+        consumer: Member,
         *,
         group: str,
         service: str,
@@ -197,7 +209,8 @@ class KafkaSink:
     def close(self) -> None:
         """Let the last callbacks run."""
         if self._producer is not None:
-            self._producer.flush(1.0)
+            with suppress(SystemError):  # what confluent-kafka makes of a flush after the producer was fenced
+                self._producer.flush(1.0)
 
 
 def transactional_member(

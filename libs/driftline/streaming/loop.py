@@ -52,17 +52,19 @@ def run_pipeline(
     stop: threading.Event,
     health: Health,
     until: Callable[[], bool] = lambda: False,
+    guard: StallGuard | None = None,
 ) -> None:
     """Run until ``stop`` is set (the batch in hand is finished first) or ``until`` says so; then leave the group.
 
-    A turn that takes longer than the group's patience (``max.poll.interval.ms``) ends the process.
+    A turn that takes longer than the group's patience (``max.poll.interval.ms``) ends the process. A pipeline with
+    longer work brings its own ``guard`` and tells it meanwhile that it goes on.
     """
     loop = _Loop(consumer, pipeline, health)
     try:
-        with StallGuard(consumer.max_silence) as guard:
+        with guard or StallGuard(consumer.max_silence) as watching:
             while not stop.is_set() and not until():
                 loop.turn()
-                guard.turned()
+                watching.turned()
     finally:
         consumer.close()
         pipeline.forget(consumer.take_revoked())

@@ -16,6 +16,7 @@ from driftline.archive.tables import TOPICS, Archive, summarize
 from driftline.archive.training_rows import rows_of
 from driftline.archive.training_sets import TrainingSets, content_sha256
 from driftline.cli import archive as commands
+from driftline.cli import training_sets
 from driftline.contracts.topics import Topics
 from driftline.models.training_set import assemble, labelled_requests
 from driftline.project import Project
@@ -35,7 +36,7 @@ def typed(settings: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DRIFTLINE_ARCHIVE", str(tmp_path / "archive"))
     app = typer.Typer()
     app.add_typer(commands.app, name="archive")
-    app.add_typer(commands.training_sets, name="training-set")
+    app.add_typer(training_sets.app, name="training-set")
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 

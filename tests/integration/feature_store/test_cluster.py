@@ -6,15 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from driftline.features.keys import owner_key
+from driftline.features.online import OnlineStore
+from driftline.features.read import same_bits
 from driftline.runtime.health import Health
 from driftline.runtime.redis_servers import RedisServers
 from driftline.streaming.service import wait_for_redis
 from tests.integration.valkey_cluster import ValkeyCluster
 
-from .conftest import PARTITIONS
+from .conftest import NOW_US, PARTITIONS, VIEWS
 
 
 @pytest.fixture
@@ -61,6 +64,14 @@ def test_a_cluster_holds_the_same_bytes(world: Any, payments: Any, cluster: Valk
     world.run()
     assert world.stored() == expected
     assert world.blobs() == world.expected()
+    here, there = (
+        OnlineStore(
+            store, prefix=world.topics.prefix, project=world.project, partitions={"payments": PARTITIONS}
+        ).read([(VIEWS[3], ["c1", "c2", "nobody"])], np.full(3, NOW_US))
+        for store in (alone, cluster.url)
+    )
+    assert same_bits(here[0].values, there[0].values).all()
+    assert np.isfinite(here[0].values[:2]).any()
     world.client.close()
     world.client = alone
 

@@ -125,7 +125,7 @@ def test_an_owner_that_changes_during_the_step_is_noticed(
     store = FencedStore(world.redis_url, prefix=world.topics.prefix, clock=SystemClock())
     slow = store.take("payments", 0, oldest=lambda: 0)
     overtaken = []
-    connection_type = type(store._client.connection_pool.make_connection())
+    connection_type = type(store._servers.of("any").connection_pool.make_connection())
     send = connection_type.send_packed_command
 
     def sending(connection: Any, command: Any, check_health: bool = True) -> Any:

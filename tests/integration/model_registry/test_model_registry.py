@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import date
 
-from driftline.models.bundle import active_version
 from driftline.models.lifecycle import State
 from driftline.models.model_event import Kind
+from driftline.models.standing import active_version
 from driftline.models.tracking import Tracking, tracking_uri
 from driftline.project import Project, Promotion
 from driftline.runtime.health import Health

@@ -180,6 +180,27 @@ def test_during_a_rebuild_nobody_else_applies_rows(redis_url: str) -> None:
     assert not other.take(P0, 0)
     room.end_rebuild(whole=True)
     assert other.take(P0, 1)
+    room.close()
+    other.close()
+
+
+def test_a_rebuild_that_was_killed_is_begun_anew_at_once(redis_url: str) -> None:
+    killed = make_room(redis_url)
+    assert killed.begin_rebuild("joiner-0")
+    killed.extend_rebuild([P0])
+    again = WaitingRoom(redis_url, prefix="", places=3, ttl_seconds=600)
+    again._prefix = killed._prefix
+    assert not again.take(P0, 1)
+    assert again.begin_rebuild("joiner-0")
+    with pytest.raises(LostRoomError):  # what the killed one had still under way comes too late
+        killed.apply(P0, predictions((0, "a", "", 0)), 1)
+    again.extend_rebuild([P0])
+    again.apply(P0, predictions((0, "a", "", 0)), 1)
+    again.end_rebuild(whole=True)
+    assert again.take(P0, 1)
+    assert again.counts() == {"predictions": 1}
+    killed.close()
+    again.close()
 
 
 @dataclass

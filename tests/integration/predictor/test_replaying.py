@@ -25,10 +25,11 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS
 from driftline.contracts.wire import frame
-from driftline.models.bundle import Bundle, BundleError, activate, load_version
+from driftline.models.bundle import Bundle, BundleError, load_version
 from driftline.models.life_log import LifeCodec
 from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.outcomes import log_losses
+from driftline.models.standing import activate
 from driftline.replay.records import TopicRecords
 from driftline.replay.selection import Selection
 from driftline.runtime.errors import RefusedError

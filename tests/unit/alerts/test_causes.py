@@ -81,6 +81,7 @@ def test_a_promotion_ends_the_drift_of_the_versions_before_and_other_troubles() 
         ("REJECTED", "promotion", Severity.WARNING, False),
         ("APPROVAL_WANTED", "promotion", Severity.WARNING, True),
         ("PULLED", "champion", Severity.CRITICAL, True),
+        ("FAILING", "champion", Severity.CRITICAL, True),
         ("ROLLED_BACK", "champion", Severity.CRITICAL, False),
         ("PROMOTED", "activity", Severity.INFO, False),
     ],
@@ -91,7 +92,7 @@ def test_model_events_that_people_hear_of(kind: str, group: str, severity: Sever
     assert "better than the champion" in found.text
 
 
-@pytest.mark.parametrize("kind", ["TRAINING_STARTED", "CHALLENGER", "RETIRED", "PROMOTE", "PULL"])
+@pytest.mark.parametrize("kind", ["TRAINING_STARTED", "CHALLENGER", "PROMOTE", "PULL"])
 def test_model_events_that_nobody_needs_to_hear_of(kind: str) -> None:
     assert model_event(kind) == []
 
@@ -167,3 +168,56 @@ def test_the_same_event_is_the_same_cause() -> None:
     assert model_event("PROMOTED") == model_event("PROMOTED")
     assert len({one.input_id for one in model_event("PROMOTED")}) == len(model_event("PROMOTED"))
     assert stable_id("a") != stable_id("b")
+
+
+def failing(by: str, event_id: str, kind: str = "FAILING", version: str = "v2") -> list[Cause | Clearance]:
+    return model_event(kind, by=by, event_id=event_id, version=version)
+
+
+def test_a_version_fails_until_every_process_that_saw_it_has_it_back() -> None:
+    book = Book(rules=rules()).tell(*failing("predictor a", "e1"), *failing("predictor b", "e2"))
+    assert book.last.severity is Severity.CRITICAL
+    book.tell(*failing("predictor a", "e3", "RECOVERED"))
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(*failing("predictor b", "e4", "RECOVERED"))
+    assert book.last.status is AlertStatus.RESOLVED
+
+
+@pytest.mark.parametrize("kind", ["ROLLED_BACK", "PULLED", "RETIRED"])
+def test_a_version_that_leaves_fails_no_more(kind: str) -> None:
+    book = Book(rules=rules()).tell(
+        *failing("predictor a", "e1"), *failing("predictor a", "e2", version="v1")
+    )
+    end = [one for one in failing("model_registry", "e3", kind) if isinstance(one, Clearance)]
+    book.tell(*end)
+    assert [one.key for one in book.state.episodes[0].problems] == ["FAILING|v1|predictor a|"]
+
+
+def test_a_burning_budget_is_a_cause_and_its_end_ends_it() -> None:
+    level = {
+        "model": "lateness",
+        "objective": "latency",
+        "target": 0.99,
+        "requests": 1200,
+        "good": 0.8,
+        "rates": {"5": 20.0, "30": 20.0, "60": 16.0, "360": 16.0},
+        "burning": "fast",
+    }
+    where = {"service": "predictor", "instance": "predictor-0"}
+    found = CAUSES.of_burn(level, **where, at=5_000_000)
+    assert isinstance(found, Cause)
+    assert (found.severity, found.group, found.team) == (
+        Severity.CRITICAL,
+        "flights/lateness/levels",
+        "model-team",
+    )
+    assert "80.000% were good, 99.000% are promised" in found.text
+    assert found.runbook == "services/alerter/README.md#levels"
+    slowly = CAUSES.of_burn({**level, "burning": "slowly"}, **where, at=6_000_000)
+    other = CAUSES.of_burn({**level, "objective": "availability"}, **where, at=6_000_000)
+    book = Book(rules=rules()).tell(found, slowly, other)
+    assert book.last.status is AlertStatus.FIRING
+    book.tell(CAUSES.of_burn({**level, "burning": "no"}, **where, at=7_000_000))
+    assert book.last.status is AlertStatus.FIRING  # availability burns on
+    book.tell(CAUSES.of_burn({**level, "objective": "availability", "burning": "no"}, **where, at=8_000_000))
+    assert book.last.status is AlertStatus.RESOLVED

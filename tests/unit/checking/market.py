@@ -61,10 +61,10 @@ shop_visits = FeatureView(
 
 MODEL = """\
 BOUNDS = {"basket": (0, None)}
-
+from sklearn.dummy import DummyClassifier
 
 def candidates(numeric, categorical):
-    return {"first": object()}
+    return {"first": DummyClassifier()}
 """
 
 HISTORY = """\

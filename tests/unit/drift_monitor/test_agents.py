@@ -213,3 +213,15 @@ def test_a_lull_that_one_partition_ends_is_over_when_the_other_is_called_quiet_a
     monitor.take([of(0, days[0]), of(1, days[0]), quiet(0, days[0]), quiet(1, days[0])])
     monitor.take([of(0, days[1]), of(0, days[2]), quiet(1, days[0])])
     assert reported(monitor) == [(0, 3_000), (1, 1_500)]
+
+
+def test_when_all_are_quiet_everything_was_read(
+    model: ModelDeclaration, reference: ModelReference, days: list[dict[str, Any]]
+) -> None:
+    """Whichever is called quiet first: the one that brought the newest rows, or the other."""
+    for first, second in ((0, 1), (1, 0)):
+        monitor = Monitor(model, reference)
+        monitor.take([of(0, days[0]), of(1, days[0]), of(0, days[1]), of(0, days[2])])
+        assert reported(monitor) == []
+        monitor.take([quiet(first, days[0]), quiet(second, days[0])])
+        assert reported(monitor) == [(0, 3_000), (1, 1_500)]

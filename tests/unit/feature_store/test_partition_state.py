@@ -21,7 +21,7 @@ from driftline.features.layout import ViewLayout
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import read_state
 from driftline.features.update import apply_events
-from services.feature_store.partition_state import _of_view
+from services.feature_store.partition_state import _of_view, _rows_of
 
 NOW_US = 1_750_000_000_000_000
 FEATURES = [
@@ -51,7 +51,8 @@ def test_a_batch_brings_what_the_join_takes(where: Condition | None) -> None:
     layout = ViewLayout.of(view)
     assert layout.fields == ("amount",)  # texts are not validated as numbers
 
-    entities, own_us, inputs = _of_view(layout, events, time_us, float_inputs(events, layout.fields))
+    rows = _rows_of(view, events)
+    entities, own_us, inputs = _of_view(layout, events, time_us, float_inputs(events, layout.fields), rows)
     state = layout.empty(1)
     apply_events(layout, state, np.zeros(len(entities), np.int64), own_us, inputs)
 

@@ -16,7 +16,7 @@ from driftline.features.point_in_time import as_of_join
 from driftline.features.read import read_state
 from driftline.features.update import apply_events
 from driftline.runtime import metrics
-from services.feature_store.partition_state import _of_view
+from services.feature_store.partition_state import _of_view, _read_by, _rows_of
 
 NOW_US = 1_750_000_000_000_000
 SINCE_US = NOW_US + 30_000_000
@@ -66,7 +66,8 @@ def served(declared: FeatureView, events: pa.RecordBatch) -> bytes:
     """What the store answers, which is what the join takes."""
     layout = ViewLayout.of(declared)
     time_us = NOW_US + np.arange(events.num_rows) * 1_000_000
-    entities, own_us, inputs = _of_view(layout, events, time_us, {})
+    read = _read_by(declared, events)
+    entities, own_us, inputs = _of_view(layout, read, time_us, {}, _rows_of(declared, read))
     state = layout.empty(1)
     apply_events(layout, state, np.zeros(len(entities), np.int64), own_us, inputs)
     as_of = np.array([NOW_US + 100_000_000])

@@ -6,18 +6,11 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import pytest
 
-from driftline.models.bundle import (
-    BundleError,
-    BundleManifest,
-    activate,
-    active_version,
-    load_active,
-    load_bundle,
-    versions,
-    write_bundle,
-)
+from driftline.models.bundle import BundleError, BundleManifest, load_bundle, versions, write_bundle
+from driftline.models.standing import activate, active_version, load_active
 
 Make = Callable[..., BundleManifest]
 
@@ -72,6 +65,16 @@ def test_a_pickle_in_the_models_place_is_refused_even_with_its_hash(
     with pytest.raises(BundleError, match="is a pickle"):
         write_bundle(models_dir, manifest("2"), model=content, card="")
     assert versions(models_dir, "returns") == ["1"]
+
+
+@pytest.mark.parametrize("packing", [1, "gzip", "bz2", "lzma", "xz"])
+def test_what_joblib_packed_is_refused_with_what_to_do(
+    models_dir: Path, manifest: Make, tmp_path: Path, packing: str | int
+) -> None:
+    compress = packing if isinstance(packing, int) else (packing, 3)
+    joblib.dump(list(range(1000)), tmp_path / "packed", compress=compress)
+    with pytest.raises(BundleError, match=r"packed file, as joblib.*conversion\.convert.*write_bundle"):
+        write_bundle(models_dir, manifest("2"), model=(tmp_path / "packed").read_bytes(), card="")
 
 
 @pytest.mark.parametrize(

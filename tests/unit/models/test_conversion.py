@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from driftline.models.conversion import TOLERANCE, Columns, ConversionError, convert, prove
@@ -52,7 +53,7 @@ def test_one_hot_and_a_tree_convert(sample: Sample) -> None:
 
 
 def test_a_model_whose_bits_depend_on_the_batch_is_refused(sample: Sample) -> None:
-    pipeline = one_hot(LogisticRegression()).fit(sample.frame, sample.labels)
+    pipeline = one_hot(CalibratedClassifierCV(LinearSVC())).fit(sample.frame, sample.labels)
     with pytest.raises(ConversionError, match=r"alone and .* in a batch"):
         convert(pipeline, COLUMNS, sample.frame)
 

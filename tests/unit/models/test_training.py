@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from driftline.cli import training as cli
-from driftline.models.bundle import active_version, load_active
 from driftline.models.scoring import Scorer
+from driftline.models.standing import active_version, load_active
 from driftline.models.training import Trained, train
 from driftline.models.training_set import assemble, labelled_requests
 from driftline.project import Project, load_project
@@ -225,6 +225,11 @@ def test_what_cannot_be_trained_is_told(
     [
         ("", r"no function candidates\(numeric, categorical\)"),
         ("def candidates(numeric, categorical):\n    return {}\n", "returned none"),
+        (
+            "from river.linear_model import LogisticRegression\n\n\n"
+            "def candidates(numeric, categorical):\n    return {'online': LogisticRegression()}\n",
+            r"'online', river's LogisticRegression, has no fit.*convert_river_to_sklearn",
+        ),
     ],
 )
 def test_a_project_without_candidates_is_told(
@@ -235,6 +240,45 @@ def test_a_project_without_candidates_is_told(
     (tmp_path / "model.py").write_text(module)
     with pytest.raises(ConfigurationError, match=complaint):
         train(load_project(tmp_path), "returns", tmp_path / "models", start=START, end=END)
+
+
+ELSEWHERE = """
+from lightgbm import LGBMClassifier
+from river import linear_model, preprocessing
+from river.compat import River2SKLClassifier
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+from xgboost import XGBClassifier
+
+CLASSIFIERS = {
+    "lightgbm": LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1),
+    "xgboost": XGBClassifier(n_estimators=20, n_jobs=1),
+    "river": River2SKLClassifier(preprocessing.StandardScaler() | linear_model.LogisticRegression()),
+}
+
+
+def candidates(numeric, categorical):
+    codes = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    encode = ColumnTransformer([("codes", codes, list(categorical)), ("fill", SimpleImputer(), list(numeric))])
+    return {NAME: Pipeline([("encode", encode), ("classify", CLASSIFIERS[NAME])])}
+"""
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "river"])
+def test_models_of_other_libraries_become_bundles(project: Project, tmp_path: Path, name: str) -> None:
+    for file in project.folder.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.py").write_text(f"NAME = {name!r}\n{ELSEWHERE}")
+    trained = train(load_project(tmp_path), "returns", tmp_path / "models", start=START, end=END)
+    manifest = trained.bundle.manifest
+    assert manifest.conversion.max_difference <= 1e-5
+    assert any(library.startswith(name) for library in manifest.environment)
+    found = Scorer(trained.bundle).score(
+        np.array([[1.0, 2.0, 3.0], [np.nan] * 3]), {"shop": ["north", None], "colour": ["red", "new"]}
+    )
+    assert np.isfinite(found).all()
 
 
 @pytest.fixture

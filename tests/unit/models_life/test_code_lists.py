@@ -155,7 +155,8 @@ def test_a_code_without_a_counterpart_is_unseen_and_counted(models: Path, readin
     table = requests(reading_old)
     strange = pa.array(["violet"] * len(table))
     table = table.set_column(table.column_names.index("colour"), "colour", strange)
-    categories, unmapped = scorer.categories(table)
+    given = {name: table[name].to_pylist() for name in bundle.manifest.categorical}
+    categories, unmapped = scorer.categories(given, table["event_time"].cast("int64").to_numpy())
     later = sum(table["event_time"].cast("int64").to_numpy() >= day_us(2024, 2, 1))
     assert set(categories["colour"]) == {"violet", "violet@2"}
     assert unmapped == {"colours": later}

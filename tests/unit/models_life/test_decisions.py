@@ -144,3 +144,13 @@ def test_what_a_person_trained_is_adopted_once_and_reigns_from_the_end_of_its_da
 
 def test_nothing_to_decide() -> None:
     assert decide(fold("returns", []), [], PLAIN, at_us=1) == []
+
+
+def test_out_of_service_nothing_is_compared_and_a_person_is_asked_for_what_passed_its_gates() -> None:
+    history = with_challenger(event(Kind.PULLED, "v1", 60))
+    assert (history.serving, pairs_of(history, PLAIN)) == (None, [])
+    facts = decide(history, [], PLAIN, at_us=1)
+    assert [(one.kind, one.version) for one in facts] == [(Kind.APPROVAL_WANTED, "v2")]
+    waiting = after(history, facts)
+    assert decide(waiting, [], PLAIN, at_us=1) == []
+    assert waiting.serving is None

@@ -11,10 +11,10 @@ from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.models.commands import answer, change_instant
 from driftline.models.lifecycle import ModelHistory, State, fold, fold_all
-from driftline.models.model_event import COMMANDS, Kind, ModelEvent, life_id
+from driftline.models.model_event import Kind, ModelEvent, life_id
 from driftline.runtime.errors import RefusedError
 
-FACTS = [kind for kind in Kind if kind not in COMMANDS]
+FACTS = [kind for kind in Kind if kind.is_fact]
 
 
 def event(kind: Kind, version: str | None = "v1", at: int = 0, **more: object) -> ModelEvent:
@@ -79,10 +79,24 @@ def test_a_pulled_champion_falls_back_and_never_returns() -> None:
     assert [one.event.kind for one in history.ignored] == [Kind.PROMOTED]
 
 
-def test_the_only_champion_cannot_be_pulled_away() -> None:
-    history = reigned((Kind.PROMOTED, "v1", 10), (Kind.PULLED, "v1", 20))
-    assert history.champion == "v1"
-    assert "no former champion" in history.ignored[0].why
+def test_the_only_champion_pulled_keeps_its_title_and_scores_no_more() -> None:
+    changes = [(Kind.PROMOTED, "v1", 10), (Kind.PULLED, "v1", 20)]
+    history = reigned(*changes)
+    assert (history.champion, history.serving, history.ignored) == ("v1", None, ())
+    again = reigned(*changes, (Kind.PULLED, "v1", 30), (Kind.ROLLED_BACK, "v1", 40))
+    assert (again.serving, len(again.ignored)) == (None, 2)
+    assert "is pulled" in again.ignored[0].why
+    after = reigned(*changes, (Kind.PROMOTED, "v2", 30))
+    assert (after.serving, after.formers, after.state_of("v1")) == ("v2", (), State.PULLED)
+    assert reigned(*changes, (Kind.PROMOTED, "v2", 30), (Kind.PROMOTED, "v1", 40)).serving == "v2"
+
+
+def test_reports_change_nothing() -> None:
+    before = reigned((Kind.PROMOTED, "v1", 10), (Kind.PROMOTED, "v2", 20))
+    reports = [event(kind, "v2", 30) for kind in (Kind.FAILING, Kind.RECOVERED)]
+    after = fold("lateness", [*before.events, *reports])
+    assert (after.versions, after.reigns, after.ignored) == (before.versions, before.reigns, ())
+    assert after.events[-2:] == tuple(reports)
 
 
 def test_what_was_refused_or_never_registered_is_not_promoted() -> None:
@@ -156,6 +170,9 @@ def test_there_is_exactly_one_champion_from_the_first_promotion_on(events: list[
         assert history.champion_at(history.reigns[0].since_us - 1) is None
     assert set(history.formers) == set(history.in_state(State.FORMER))
     pulled = {one.version: one.effective_us for one in history.events if one.kind is Kind.PULLED}
+    assert history.serving in {history.champion, None}
+    if history.withdrawal is not None:
+        assert (history.serving, history.withdrawal.version) == (None, history.champion)
     for version in history.in_state(State.PULLED):
         assert version in pulled
         assert history.champion != version
@@ -210,7 +227,6 @@ def test_a_rollback_by_command() -> None:
         (Kind.PROMOTE, "v7", "has no version 'v7'; its versions: v1, v2, v3"),
         (Kind.REJECT, "v1", "is champion, so it cannot be rejected"),
         (Kind.ROLL_BACK, None, "no former champion"),
-        (Kind.PULL, None, "no former champion"),
         (Kind.REGISTERED, "v1", "a fact, not a command"),
     ],
 )
@@ -218,6 +234,16 @@ def test_impossible_commands_are_told(kind: Kind, version: str | None, complaint
     history = reigned((Kind.PROMOTED, "v1", 10))
     with pytest.raises(RefusedError, match=complaint):
         answer(history, command(kind, version), by="model_registry", at_us=1)
+
+
+def test_the_only_champion_is_pulled_by_command_once() -> None:
+    history = reigned((Kind.PROMOTED, "v1", 10))
+    after = fold("lateness", [*history.events, ask(history, Kind.PULL)])
+    assert (after.serving, after.ignored) == (None, ())
+    with pytest.raises(RefusedError, match="v1 is pulled"):
+        answer(after, command(Kind.PULL, None, 200), by="model_registry", at_us=1)
+    brought = fold("lateness", [*after.events, ask(after, Kind.PROMOTE, "v2")])
+    assert brought.serving == "v2"
 
 
 def test_a_training_is_stopped_by_the_trainer() -> None:

@@ -16,7 +16,7 @@ from driftline.alerts.rules import AlertRules
 from driftline.alerts.state import GroupState
 from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
-from driftline.models.bundle import activate, active_version, load_active, load_bundle, versions
+from driftline.models.bundle import load_bundle, versions
 from driftline.models.commands import answer
 from driftline.models.comparison import Comparison, Decision
 from driftline.models.fitting import declared_model, gather
@@ -28,6 +28,7 @@ from driftline.models.retraining_job import (
     calibration_curve,
     data_profile,
 )
+from driftline.models.standing import activate, active_version, load_active
 from driftline.models.tracking import Tracking, tracking_uri
 from driftline.models.training import train
 from driftline.project import Project, PromotionRule, ScreeningRule, load_project

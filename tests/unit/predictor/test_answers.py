@@ -1,14 +1,13 @@
 """An answer is the log's record, told by view."""
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from driftline.project import ModelDeclaration, load_project
-from services.predictor.answers import answer_of
+from services.predictor.answers import Answers
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def record(declaration: ModelDeclaration, age_ms: int | None) -> dict[str, Any]:
         "decision": "accept",
         "model": "fraud",
         "model_version": "7",
-        "event_time": datetime(2013, 4, 1, 12, 0, 0, 1),
+        "event_time": 1_364_817_600_000_001,
     }
     for view in declaration.views:
         logged[view.age_column] = age_ms
@@ -39,7 +38,7 @@ def test_values_come_with_version_age_and_status(
     declaration: ModelDeclaration, age_ms: int | None, status: str
 ) -> None:
     views = tuple(replace(view, ttl="1s") for view in declaration.views)
-    answer = answer_of(replace(declaration, views=views), record(declaration, age_ms))
+    answer = Answers(replace(declaration, views=views)).of(record(declaration, age_ms))
     assert (answer["version"], answer["decision"], answer["score"]) == ("7", "accept", 0.1 + 0.2)
     assert answer["event_time"] == "2013-04-01T12:00:00.000001Z"
     assert list(answer["features"]) == ["customer_payments", "merchant_payments"]

@@ -1,16 +1,20 @@
 """A body is read as far as it can be, and every mistake is named by its field."""
 
+import json
 import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftline.features import Entity
 from driftline.project import Project, load_project
 from services.predictor.documentation import request_schema
-from services.predictor.requests import read_request
+from services.predictor.requests import GoodBodies, read_request
 
 NOW_US = 1_750_000_000_000_000
 ID = "0190a6c5-7b2e-7c11-8000-0123456789ab"
@@ -114,3 +118,63 @@ def test_a_request_to_an_unknown_model_is_the_engines_to_refuse(project: Project
     read = read_request(project, "x" * 5_000, GOOD, NOW_US)
     assert read.mistakes == ()
     assert len(read.record["model"]) <= 200
+
+
+def both_ways(project: Project, body: bytes) -> dict[str, Any] | None:
+    """Read a body in one step and field by field; both say the same, or the first says nothing."""
+    quick = GoodBodies(project, project.models["fraud"]).read(body, NOW_US)
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        assert quick is None
+        return None
+    slow = read_request(project, "fraud", parsed, NOW_US)
+    assert quick is None or not slow.mistakes
+    if quick is not None:
+        if parsed.get("request_id") is None:  # each has made one
+            quick["request_id"] = slow.id
+        assert repr(quick) == repr({name: slow.record[name] for name in quick})
+        assert quick.keys() == slow.record.keys()
+    return quick
+
+
+_WRONG = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.none())
+_BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "request_id": st.uuids().map(str) | st.just(ID.upper()) | st.just("{" + ID + "}") | _WRONG,
+        "event_time": st.integers()
+        | st.sampled_from(["2013-04-01T12:00:00Z", "2013-04-01", "0001-01-01T00:00:00+14:00", 1.0, 2**63])
+        | _WRONG,
+        "caller": st.sampled_from(["x" * 200, "x" * 201, "ß" * 200]) | _WRONG,
+        "entities": st.dictionaries(st.sampled_from(["customer", "merchant", "planet"]), st.text() | _WRONG)
+        | _WRONG,
+        "inputs": st.dictionaries(
+            st.sampled_from(["amount", "order_id", "colour"]), st.floats() | st.just(10**400) | _WRONG
+        )
+        | _WRONG,
+        "inptus": _WRONG,
+    },
+)
+
+
+@given(_BODIES | _WRONG)
+def test_a_body_read_in_one_step_means_what_it_means_field_by_field(project: Project, body: Any) -> None:
+    both_ways(project, json.dumps(body).encode())
+
+
+@given(st.binary(max_size=3), st.integers(0, 120))
+def test_no_broken_bytes_pass(project: Project, bytes_: bytes, place: int) -> None:
+    whole = json.dumps(GOOD).encode()
+    both_ways(project, whole[:place] + bytes_ + whole[place + len(bytes_) :])
+
+
+@pytest.mark.parametrize("changes", [{}, {"caller": None}, {"inputs": None}, {"event_time": NOW_US}])
+def test_good_bodies_are_read_in_one_step(project: Project, changes: dict[str, Any]) -> None:
+    assert both_ways(project, json.dumps({**GOOD, **changes}).encode()) is not None
+    assert both_ways(project, b"{}") is not None
+
+
+@pytest.mark.parametrize("changes", [{"entities": {"planet": "x"}}, {"caller": "x" * 201}, {"inptus": {}}])
+def test_a_body_with_a_mistake_is_not(project: Project, changes: dict[str, Any]) -> None:
+    assert both_ways(project, json.dumps({**GOOD, **changes}).encode()) is None

@@ -191,6 +191,12 @@ def test_a_correct_project_loads(folder: Path) -> None:
     assert project.future_skew_us == 300_000_000
 
 
+def test_how_fresh_a_view_must_be_is_declared(folder: Path) -> None:
+    assert load_project(folder).freshness == {}
+    write(folder, freshness={"shop_sales": "2h"})
+    assert load_project(folder).freshness == {"shop_sales": 2 * 3_600_000_000}
+
+
 def test_a_folder_without_a_declaration_is_not_a_project(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"not a driftline project.*--project"):
         load_project(tmp_path)
@@ -203,6 +209,8 @@ def test_a_folder_without_a_declaration_is_not_a_project(tmp_path: Path) -> None
         ({"colour": "red"}, "driftline.yaml: colour: "),
         ({"future_skew": "soon"}, "future_skew: .*'soon' is not a duration"),
         ({"max_jump": "2"}, "max_jump: .*'2' is not a duration"),
+        ({"freshness": {"shop_sales": "soon"}}, "freshness.shop_sales: .*'soon' is not a duration"),
+        ({"freshness": {"shop_sale": "1h"}}, "freshness names feature view 'shop_sale', known are: shop_sales"),
         ({"events": {"Sales": declared()["events"]}}, "driftline.yaml: events.Sales"),
         ({"events": {"predictions": {"schema": "sales.avsc", "key": "shop", "event_time": "sold_at"}}},
          "'predictions' has the name of a platform stream"),
@@ -391,6 +399,9 @@ def test_promotion_and_retrain_are_declared_per_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        ({"breaker": {"pause": "soon"}}, r"breaker\.pause: .*not a duration"),
+        ({"breaker": {"failure_share": 2}}, r"breaker\.failure_share: .*less than or equal to 1"),
+        ({"breaker": {"least_calls": 21}}, r"breaker.*more than the window of 20 calls"),
         ({"promotion": {"by": "vote"}}, r"returns\.promotion\.by: .*'automatic' or 'approval'"),
         ({"promotion": {"looks": [14, 7]}}, r"promotion\.looks: .*write ascending numbers of days"),
         ({"promotion": {"looks": [1]}}, r"promotion\.looks: .*from 2 on"),

@@ -16,7 +16,7 @@ from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_request_schema
 from driftline.features import FeatureView
 from driftline.features.read import FRESH, ViewValues
-from driftline.models.bundle import activate
+from driftline.models.standing import activate
 from driftline.project import Project, load_project
 from driftline.runtime.clock import ManualClock
 from driftline.runtime.ids import new_id

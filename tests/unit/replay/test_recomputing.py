@@ -71,7 +71,7 @@ def test_each_request_is_joined_to_what_the_log_held_by_then(
     events = events_of(drawn)
     keys = [join_key([one[0], "x"]) if view.entity.composite else one[0] for one in requests]
     as_of, answered = (np.array([one[at] for one in requests], np.int64) for at in (1, 2))
-    found = join_as_logged(view, events, keys, as_of, answered)
+    found = join_as_logged(view, events, keys, as_of, answered).values
     for row, (key, (_, instant, log_time)) in enumerate(zip(keys, requests, strict=True)):
         there = events.filter(pc.field("_timestamp") <= pa.scalar(log_time, pa.int64()).cast(INSTANT))
         there = there.append_column("known", pa.array(np.full(len(there), instant), pa.int64()).cast(INSTANT))

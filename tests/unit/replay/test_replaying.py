@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from driftline.models.bundle import BundleError, activate, load_version
+from driftline.models.bundle import BundleError, load_version
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import score_logged
+from driftline.models.standing import activate
 from driftline.project import Project
 from driftline.project.declaration import DecisionRule
 from driftline.replay.bundles import Bundles, registered_hashes

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from driftline.contracts.arrow_types import arrow_schema
-from driftline.contracts.project_schemas import prediction_request_schema
+from driftline.contracts.batch_codec import BatchEncoder
+from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.wire import frame
 from driftline.features import Entity, FeatureView, Source
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 from driftline.models.scoring import Scorer
@@ -23,6 +26,7 @@ from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
+from driftline.serving.rows import RequestRows
 from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
@@ -113,6 +117,7 @@ def request(**changes: Any) -> dict[str, Any]:
         "customer": "fresh-40",
         "merchant": "fresh-50",
         "amount": 12.5,
+        "order_id": None,
     }
     return {**good, **changes}
 
@@ -266,3 +271,21 @@ def test_neighbours_change_nothing(engine: PredictionEngine, requests: pa.Schema
         # duration_us tells of the batch; NaN inputs are passed on and equal nothing
         assert repr({**alone, "duration_us": 0}) == repr({**among, "duration_us": 0})
         assert (among["score"] is not None) == (among["status"] == "ANSWERED") == (among["error"] is None)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_REQUESTS, max_size=25), st.sampled_from([None, UnavailableError("no answer")]))
+def test_rows_and_columns_give_the_same_bytes_in_the_log(
+    engine: PredictionEngine, project: Project, requests: pa.Schema, asked: Rows, failure: Exception | None
+) -> None:
+    schema = prediction_schema(project)
+    columns = pa.RecordBatch.from_pylist(asked, schema=requests)
+    rows = RequestRows(asked, frozenset({"amount"}))
+    if failure is not None:
+        as_columns, as_rows = (engine.failed(one, "HTTP", str(failure)) for one in (columns, rows))
+    else:
+        as_columns, as_rows = engine.predict(columns, "HTTP"), engine.predict(rows, "HTTP")
+        took = as_columns.column("duration_us").to_pylist()
+        as_rows = [{**one, "duration_us": us} for one, us in zip(as_rows, took, strict=True)]
+    codec = RecordCodec(schema)
+    assert BatchEncoder(schema, 7).encode(as_columns) == [frame(7, codec.encode(one)) for one in as_rows]

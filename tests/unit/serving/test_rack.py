@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftline.models.bundle import activate, load_bundle, write_bundle
+from driftline.models.bundle import load_bundle, write_bundle
 from driftline.models.scoring import Scorer
+from driftline.models.standing import Pinned, Standing, activate, read_standing, write_standing
 from driftline.project import Project, load_project
+from driftline.runtime.clock import ManualClock
 from driftline.serving.rack import ModelRack
 from tests.small_model import write_model
 
@@ -121,3 +123,62 @@ def test_a_version_that_cannot_score_keeps_the_old_one(
     rack.refresh()
     assert served(rack) == "1"
     assert "Non-zero status" in rack.troubles["fraud"]
+
+
+def standing(models: Path) -> Standing:
+    found = read_standing(models, "fraud")
+    assert found is not None
+    return found
+
+
+def test_a_model_out_of_service_is_dropped_at_once_and_says_why(project: Project, models: Path) -> None:
+    rack = ModelRack(models, project)
+    before = standing(models)
+    write_standing(models, "fraud", Standing(active=None, withdrawn="fraud@1 was pulled by ann: it insults"))
+    rack.refresh()
+    assert served(rack) is None
+    why = "model 'fraud' is out of service: fraud@1 was pulled by ann: it insults"
+    assert (rack.missing, rack.withdrawn, rack.troubles) == ({"fraud": why}, {"fraud": why}, {})
+    write_standing(models, "fraud", before)
+    rack.refresh()
+    assert (served(rack), rack.missing, rack.withdrawn) == ("1", {}, {})
+
+
+def test_a_pulled_version_is_dropped_even_where_its_successor_cannot_be_loaded(
+    project: Project, models: Path
+) -> None:
+    rack = ModelRack(models, project)
+    missing = Pinned(version="0", sha256="")
+    write_standing(models, "fraud", Standing(active=missing))
+    rack.refresh()
+    assert served(rack) == "1"
+    write_standing(models, "fraud", Standing(active=missing, pulled=("1",)))
+    rack.refresh()
+    assert served(rack) is None
+    assert "cannot be read" in rack.missing["fraud"]
+
+
+def test_an_active_version_that_cannot_be_loaded_is_answered_for_and_told_after_a_while(
+    project: Project, models: Path
+) -> None:
+    path = write_version(models, "2")
+    activate(models, "fraud", "2")
+    card = (path / "card.md").read_bytes()
+    (path / "card.md").write_bytes(b"changed")
+    time = [0.0]
+    rack = ModelRack(models, project, ManualClock(7), lambda: time[0])
+    loaded = rack.get("fraud")
+    assert loaded is not None
+    assert loaded.version == "1"
+    assert loaded.unusable.startswith("fraud@2 cannot be used: ")
+    rack.refresh()
+    assert rack.take_incidents() == []  # it may still be on its way here
+    for time[0] in (10.0, 20.0):
+        rack.refresh()
+    (found,) = rack.take_incidents()
+    assert (found.version, found.champion, found.failing, found.answered_by) == ("2", True, True, "1")
+    assert "SHA-256" in found.reason
+    (path / "card.md").write_bytes(card)
+    rack.refresh()
+    assert (served(rack), rack.troubles) == ("2", {})
+    assert [(one.version, one.failing) for one in rack.take_incidents()] == [("2", False)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from driftline.cli.event_files import read_events
+from driftline.batch.event_files import read_events
 from driftline.contracts.record_codec import RecordCodec
 from driftline.runtime.errors import ConfigurationError
 

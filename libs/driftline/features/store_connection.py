@@ -1,0 +1,61 @@
+"""One connection to the online store that reads in one round trip, without redis-py's pool around every command.
+
+1. A command is sent and its reply read under a lock: replies never cross.
+2. Whatever goes wrong between the two closes the connection, so no late reply is ever read as another's.
+3. A connection that was closed meanwhile (a restarted server, an idle one cut off) is opened again and asked once more:
+   reading twice harms nobody. A server that is too slow is not asked again, or callers would wait twice.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+class StoreConnection:
+    """Reads blobs for one thread at a time; connects on the first read.
+
+    Parameters
+    ----------
+    url
+        As redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database.
+    timeout_seconds
+        Longest wait to connect, and for each reply.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        pool = redis.ConnectionPool.from_url(
+            url,
+            decode_responses=False,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._connection: Any = pool.make_connection()
+        self._lock = threading.Lock()
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
+        command = self._connection.pack_command("MGET", *keys)
+        with self._lock:  # 1.
+            try:
+                return self._ask(command)
+            except redis.ConnectionError:  # 3.
+                return self._ask(command)
+
+    def _ask(self, command: Any) -> list[bytes | None]:
+        connection = self._connection
+        try:
+            connection.send_packed_command(command, check_health=False)
+            return cast("list[bytes | None]", connection.read_response(disable_decoding=True))
+        except BaseException:
+            connection.disconnect()  # 2.
+            raise
+
+    def close(self) -> None:
+        """Close the connection; another read opens it again."""
+        with self._lock:
+            self._connection.disconnect()

@@ -1,0 +1,81 @@
+"""Calls into ONNX Runtime that take too long are stopped, at no cost to those that do not.
+
+1. A call notes its end in a dictionary, and takes the note away when it is back: nothing wakes up for it.
+2. One thread looks at the notes, and sets the ``terminate`` flag of a call whose end has passed. ONNX Runtime reads the
+   flag between the operators of a model (``RunOptions``), so a single operator is not cut short: its call comes back
+   when the operator does. Its answer is used, and counts as a failure (``succession``).
+3. The thread ends after some seconds without a call, and a call starts it again.
+"""
+
+import threading
+import time
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from driftline.models.scoring import Feed, Runner, run
+
+_LOOK_SECONDS = 0.05
+_IDLE_LOOKS = 100
+
+
+class CallTimeoutError(TimeoutError):
+    """A call took too long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it took longer than {seconds:g} s")
+
+
+class TimeLimit:
+    """Stops calls whose time is over. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, tuple[float, onnxruntime.RunOptions]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def runner(self, seconds: float) -> Runner:
+        """Return what runs a session and raises CallTimeoutError where that takes longer than ``seconds``."""
+
+        def limited(session: onnxruntime.InferenceSession, feed: Feed) -> NDArray[np.float64]:
+            options = onnxruntime.RunOptions()
+            self._running[id(options)] = (time.monotonic() + seconds, options)  # 1.
+            if self._thread is None:
+                self._begin()
+            try:
+                return run(session, feed, options)
+            except Exception as error:
+                if options.terminate:
+                    raise CallTimeoutError(seconds) from error
+                raise
+            finally:
+                del self._running[id(options)]
+
+        return limited
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="time-limit", daemon=True)
+                self._thread.start()
+
+    def _look(self) -> None:
+        idle = 0
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            for end, options in list(self._running.values()):  # 2.
+                if now > end:
+                    options.terminate = True
+            idle = 0 if self._running else idle + 1
+            if idle > _IDLE_LOOKS and self._ended():
+                return
+
+    def _ended(self) -> bool:
+        """Take the thread away first and look then: a call that has missed it starts another (3.)."""
+        with self._lock:
+            mine, self._thread = self._thread, None
+            if self._running:
+                self._thread = mine
+            return self._thread is None
