@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftline.models.bundle import load_active, load_bundle
+from driftline.models.bundle import load_bundle
 from driftline.models.fitting import declared_model, gather
 from driftline.models.model_event import Kind
 from driftline.models.model_reference import load_model_reference
 from driftline.models.retraining_job import RetrainingJob, champion_scores, data_profile
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import score_logged
+from driftline.models.standing import load_active
 from driftline.models.tracking import Tracking, tracking_uri
 from driftline.models.training import train
 from driftline.project import Project, load_project
