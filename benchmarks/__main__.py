@@ -13,15 +13,20 @@ from rich.table import Table
 from benchmarks import (
     data_plane,
     drift_evaluation,
+    feast_path,
     freshness,
     http_path,
     monitoring_path,
     profile_cost,
+    quix_path,
+    row_by_row,
+    scoring_path,
     store_path,
     training_set_path,
 )
 from benchmarks.comparison import Comparison, Result
 from benchmarks.data_plane import Bench
+from benchmarks.peer_environment import PeerMissingError
 from driftline.embedded import EmbeddedStack
 
 REPORT = Path(".driftline/bench/latest.json")
@@ -38,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder, ExitStack() as closing:
         ends: list[Callable[[], None]] = []
         closing.callback(lambda: [end() for end in ends])
-        bench = Bench(folder=Path(folder), rows=arguments.rows)
+        bench = Bench(folder=Path(folder), rows=arguments.rows, environments=REPORT.parent)
         alone = chosen(
             [
                 *profile_cost.comparisons(),
@@ -50,25 +55,40 @@ def main() -> None:
         served = chosen(
             [
                 *data_plane.comparisons(bench),
+                *quix_path.comparisons(bench),
+                *row_by_row.comparisons(bench),
                 *monitoring_path.comparisons(bench),
+                *scoring_path.comparisons(bench),
                 *http_path.comparisons(bench),
                 *freshness.comparisons(bench),
                 *store_path.comparisons(bench),
+                *feast_path.comparisons(bench),
             ],
             arguments.names,
         )
-        results = [one.run(arguments.runs, console) for one in alone]
+        results = measured(alone, arguments.runs, console)
         if served:
             stack = closing.enter_context(EmbeddedStack(Path(folder)))
             closing.callback(bench.close)
             data_plane.prepare(bench, stack.environment, console)
-            results += [one.run(arguments.runs, console) for one in served]
+            results += measured(served, arguments.runs, console)
     report(results, console)
 
 
 def chosen(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Comparison]:
     """Return the comparisons that are named by a part of their names; all where nothing is named."""
     return [one for one in comparisons if not names or any(name in one.name for name in names)]
+
+
+def measured(comparisons: Iterable[Comparison], runs: int, console: Console) -> list[Result]:
+    """Run the comparisons; those whose peer cannot be installed here are told and left out."""
+    results = []
+    for one in comparisons:
+        try:
+            results.append(one.run(runs, console))
+        except PeerMissingError as error:
+            console.print(f"  {one.name}: left out: {error}", style="yellow")
+    return results
 
 
 def report(results: Iterable[Result], console: Console) -> None:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -23,6 +25,7 @@ from benchmarks import events, peers
 from benchmarks.comparison import Comparison
 from benchmarks.feature_store_path import PROJECT, applied_per_second
 from benchmarks.model import write_model
+from benchmarks.peer_process import PeerProcess
 from driftline.contracts.admin import create_topics
 from driftline.contracts.project_schemas import prediction_request_schema
 from driftline.contracts.record_codec import RecordCodec
@@ -50,6 +53,10 @@ class Bench:
     environment: dict[str, str] = field(default_factory=dict)
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     count: int = 0
+    #: Where the environments of peers stay from run to run.
+    environments: Path = Path(".driftline/bench")
+    asked: list[PeerProcess] = field(default_factory=list)
+    _predictor: str = ""
 
     @property
     def bootstrap(self) -> str:
@@ -61,8 +68,25 @@ class Bench:
         """The bench project's topics."""
         return Topics(self.project.name)
 
-    def service(self, name: str, **variables: str) -> str:
-        """Start a service (once for each set of variables is up to the caller) and return its address."""
+    @property
+    def pipeline(self) -> Path:
+        """The model's scikit-learn pipeline, as a joblib file."""
+        return self.folder / "model.joblib"
+
+    def database(self, number: int) -> str:
+        """Return the URL of another database of the store, which no other line empties."""
+        return urlsplit(self.environment["REDIS_URL"])._replace(path=f"/{number}").geturl()
+
+    def predictor(self) -> str:
+        """Return the address of the bench project's predictor, started once."""
+        self._predictor = self._predictor or self.service("predictor")
+        return self._predictor
+
+    def service(self, name: str, *, module: str = "", **variables: str) -> str:
+        """Start a service, or a module that stands for it, and return its address.
+
+        Once for each set of variables is up to the caller.
+        """
         self.count += 1
         instance = f"{name}-{self.count}"
         environment = {
@@ -75,30 +99,58 @@ class Bench:
             "OPENBLAS_NUM_THREADS": "1",
             **variables,
         }
-        return self.launch([sys.executable, "-P", "-m", f"services.{name}"], environment, instance)
+        started = (
+            [sys.executable, "-m", module] if module else [sys.executable, "-P", "-m", f"services.{name}"]
+        )
+        return self.launch(started, environment, instance)
 
     def launch(self, command: list[str], environment: dict[str, str], instance: str) -> str:
         """Start a process that writes its port to run/<instance>.json, and wait until it is ready."""
-        with (self.folder / f"{instance}.log").open("ab") as log:
-            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         run = self.folder / "run" / f"{instance}.json"
+        return self._start(
+            command, environment, instance, lambda: json.loads(run.read_text())["port"], "/readyz"
+        )
+
+    def serve(
+        self, command: list[str], environment: dict[str, str], instance: str, port: int, ready: str
+    ) -> str:
+        """Start a peer that was told its port, and wait until the path ``ready`` of it answers."""
+        return self._start(command, {**os.environ, **environment}, instance, lambda: port, ready)
+
+    def _start(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        instance: str,
+        port: Callable[[], int],
+        ready: str,
+    ) -> str:
+        written = self.folder / f"{instance}.log"
+        with written.open("ab") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.processes.append(process)
         until = time.monotonic() + _READY_SECONDS
-        while time.monotonic() < until:
+        while time.monotonic() < until and process.poll() is None:
             try:
-                address = f"http://127.0.0.1:{json.loads(run.read_text())['port']}"
-                if httpx.get(f"{address}/readyz", timeout=2).is_success:
+                address = f"http://127.0.0.1:{port()}"
+                if httpx.get(address + ready, timeout=2).is_success:
                     return address
             except (OSError, ValueError, httpx.HTTPError):
                 pass
             time.sleep(0.1)
-        raise TimeoutError(f"{instance} is not ready; see {self.folder}")
+        raise TimeoutError(f"{instance} is not ready; it wrote: {written.read_text()[-2_000:]}")
 
     def close(self) -> None:
         """End the processes."""
+        for asked in self.asked:
+            asked.close()
         for process in self.processes:
             process.terminate()
         for process in self.processes:
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
         self.processes.clear()
 
 
@@ -111,17 +163,23 @@ def create_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
 def prepare(bench: Bench, environment: dict[str, str], console: Console) -> None:
     """Take the running servers: create topics, register schemas, load events, write a model."""
     bench.environment.update(environment)
-    project, folder, rows = bench.project, bench.folder, bench.rows
-    create_topics({"bootstrap.servers": bench.bootstrap}, project, bench.topics)
-    with SchemaRegistry(environment["SCHEMA_REGISTRY_URL"]) as registry:
-        ids = registry.register_project(project, bench.topics)
-    topic = bench.topics.events("readings")
-    console.print(f"loading {rows:,} events")
-    events.load(bench.bootstrap, topic, rows, dict(project.event_types["readings"].schema), ids[topic])
-    write_model(project, folder / "models")
+    console.print(f"loading {bench.rows:,} events")
+    ids = load_events(bench, bench.project)
+    write_model(bench.project, bench.folder / "models", bench.pipeline)
     for name in ("echo-source", "echo", "round-trip"):
         create_topic(bench.bootstrap, name)
     _load_requests(bench, ids[bench.topics.prediction_requests])
+
+
+def load_events(bench: Bench, project: Project) -> dict[str, int]:
+    """Create a project's topics, load its readings; return the ids of its schemas by topic."""
+    topics = Topics(project.name)
+    create_topics({"bootstrap.servers": bench.bootstrap}, project, topics)
+    with SchemaRegistry(bench.environment["SCHEMA_REGISTRY_URL"]) as registry:
+        ids = registry.register_project(project, topics)
+    topic = topics.events("readings")
+    events.load(bench.bootstrap, topic, bench.rows, dict(project.event_types["readings"].schema), ids[topic])
+    return ids
 
 
 def _load_requests(bench: Bench, schema_id: int) -> None:
@@ -212,7 +270,7 @@ def faust_per_second(bench: Bench, topic: str) -> float:
 
 def predicted_per_second(bench: Bench) -> float:
     """Predict the whole requests topic as the service does; rate from the first batch to the last commit."""
-    _fill_store(bench)
+    fill_store(bench)
     bench.count += 1
     given: dict[str, Any] = {
         **bench.environment,
@@ -266,7 +324,7 @@ def rewind(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
     raise TimeoutError(f"{group} still has members: {errors[0]}")
 
 
-def _fill_store(bench: Bench) -> None:
+def fill_store(bench: Bench) -> None:
     """Make sure that the store holds the events (another line may have emptied it)."""
     if redis.Redis.from_url(bench.environment["REDIS_URL"]).dbsize() < events.SENSORS:
         applied_per_second(bench.environment, bench.rows)

@@ -14,11 +14,6 @@ distance of all rows must be Evidently's.
 """
 
 import functools
-import hashlib
-import json
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.comparison import Comparison
+from benchmarks.peer_environment import peer_python
+from benchmarks.peer_process import PeerProcess
 from driftline.models.model_reference import SAMPLE_ROWS
 from driftline.monitoring.calibration import calibrate
 from driftline.monitoring.checks import evaluate
@@ -37,14 +34,12 @@ from driftline.monitoring.profile import Profile
 from driftline.monitoring.reference import Reference, build_reference
 from driftline.monitoring.statistics import wasserstein_normalised
 from driftline.monitoring.thresholds import Judgement, Thresholds, judge
-from driftline.runtime.errors import UnavailableError
 from driftline.runtime.ids import new_id
 
 ROWS, COLUMNS = 10_000, 50
 #: So many columns are moved by half a standard deviation.
 MOVED, SHIFT = 5, 0.5
 _PEER = Path(__file__).parent / "evidently_peer.py"
-_REQUIREMENTS = Path(__file__).parent / "evidently_peer.txt"
 _REPLICATES = 2_000
 
 Floats = NDArray[np.float64]
@@ -117,66 +112,24 @@ class Evidently:
         tables = {"reference": window.reference_table, "current": window.current_table}
         for name, table in tables.items():
             np.save(folder / f"{name}.npy", table)
-        command = [str(python), "-W", "ignore", str(_PEER), *(str(folder / f"{name}.npy") for name in tables)]
-        self._log = folder / "evidently.log"
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *([method] if method else [])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self._answer()
+        command: list[str | Path] = [
+            python,
+            "-W",
+            "ignore",
+            _PEER,
+            *(folder / f"{name}.npy" for name in tables),
+        ]
+        self._process = PeerProcess([*command, *([method] if method else [])], folder / "evidently.log")
+        self._process.answer()
 
     def run(self) -> tuple[float, Values]:
         """Return the seconds of one report, and its values."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        answer = self._process.ask()
         return answer["seconds"], {name: tuple(pair) for name, pair in answer["values"].items()}
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _answer(self) -> dict:  # type: ignore[type-arg]
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)  # type: ignore[no-any-return]
-        raise RuntimeError(f"Evidently ended without an answer; see {self._log}")
-
-
-def evidently_python(folder: Path) -> Path:
-    """Return the Python of an environment with the pinned packages, made with uv unless it is there.
-
-    Raises
-    ------
-    UnavailableError
-        uv is not found, or it cannot install the packages.
-    """
-    pins = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    home = folder / f"evidently-{pins}"
-    python, done = home / "bin" / "python", home / "installed"
-    if done.is_file():
-        return python
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    if uv is None:
-        raise UnavailableError(
-            "the comparison with Evidently needs uv to make its environment: pip install uv"
-        )
-    for command in (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
-        [uv, "pip", "sync", "--quiet", "--python", str(python), str(_REQUIREMENTS)],
-    ):
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise UnavailableError(f"the environment of Evidently cannot be made: {made.stderr.strip()}")
-    done.touch()
-    return python
+        self._process.close()
 
 
 def comparisons(folder: Path, closing: list[Callable[[], None]]) -> list[Comparison]:
@@ -188,7 +141,7 @@ def comparisons(folder: Path, closing: list[Callable[[], None]]) -> list[Compari
 
     @functools.cache
     def peer(method: str | None) -> Evidently:
-        started = Evidently(evidently_python(folder), folder / "evidently-data", window(), method)
+        started = Evidently(peer_python(folder, "evidently"), folder / "evidently-data", window(), method)
         closing.append(started.close)
         window().check(started.run()[1], wasserstein=method is None)
         return started

@@ -22,7 +22,7 @@ def readings(rows: int, *, seed: int = 7) -> Iterator[dict[str, Any]]:
     delays = np.where(rng.random(rows) < 0.01, rng.integers(0, 600_000_000, rows), 0)
     for row in range(rows):
         yield {
-            "event_id": str(uuid.UUID(int=(row << 64) | int(sensors[row]), version=4)),
+            "event_id": str(uuid.UUID(int=(row << 80) | int(sensors[row]), version=4)),
             "sensor": f"sensor-{sensors[row]:05d}",
             "read_at": START_US + row * SPACING_US - int(delays[row]),
             "value": float(values[row]),

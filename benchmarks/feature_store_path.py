@@ -15,19 +15,20 @@ from services.feature_store.settings import FeatureStoreSettings
 PROJECT = Path(__file__).parent / "project"
 
 
-def applied_per_second(environment: dict[str, str], rows: int) -> float:
-    """Empty the store, apply the whole topic, return events a second between the first and the last batch."""
+def applied_per_second(environment: dict[str, str], rows: int, folder: Path = PROJECT) -> float:
+    """Empty the store, apply a project's whole topic, return events a second between the first and the last batch."""
+    project = load_project(folder)
     client = redis.Redis.from_url(environment["REDIS_URL"])
     client.flushdb()
     settings = FeatureStoreSettings.model_validate(
-        {**environment, "DRIFTLINE_PROJECT": str(PROJECT), "DRIFTLINE_INSTANCE": "feature_store-bench"}
+        {**environment, "DRIFTLINE_PROJECT": str(folder), "DRIFTLINE_INSTANCE": "feature_store-bench"}
     )
     stop = threading.Event()
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            run_feature_store(settings, load_project(PROJECT), health=Health(), stop=stop)
+            run_feature_store(settings, project, health=Health(), stop=stop)
         except BaseException as error:
             failures.append(error)
             raise
@@ -37,7 +38,7 @@ def applied_per_second(environment: dict[str, str], rows: int) -> float:
     first: tuple[int, float] | None = None
     try:
         while True:
-            owner = client.get(owner_key("bench", "readings", 0))
+            owner = client.get(owner_key(project.name, "readings", 0))
             offset = int(owner.split(b"|")[1]) if isinstance(owner, bytes) else 0
             if offset and first is None:
                 first = (offset, time.perf_counter())

@@ -11,11 +11,14 @@ _LENGTH = b"content-length:"
 Answered = Callable[["Connection", int], None]
 
 
-def request_bytes(url: str, body: bytes) -> bytes:
-    """Return a POST of JSON as it goes over the wire."""
+def request_bytes(url: str, body: bytes | None) -> bytes:
+    """Return a POST of JSON as it goes over the wire; without a body a GET."""
     parts = urlsplit(url)
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    if body is None:
+        return f"GET {target} HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n".encode()
     head = (
-        f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
+        f"POST {target} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -35,7 +38,7 @@ class Connection(asyncio.Protocol):
         """Connect to the server of a URL."""
         parts = urlsplit(url)
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: cls(answered), parts.hostname, parts.port
+            lambda: cls(answered), parts.hostname or "127.0.0.1", parts.port or 80
         )
         return connection
 

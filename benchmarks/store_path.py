@@ -11,7 +11,7 @@ import redis
 from benchmarks.comparison import Comparison
 from benchmarks.data_plane import Bench
 from benchmarks.feature_store_path import PROJECT
-from driftline.features import Entity, FeatureView, Source, count, maximum, mean, minimum, std
+from benchmarks.wide.features import sensor_wide
 from driftline.features.keys import blob_key, partition_of
 from driftline.features.layout import ViewLayout
 from driftline.features.online import OnlineStore
@@ -21,21 +21,8 @@ from driftline.project import load_project
 ENTITIES = 20_000
 READS = 2_000
 _PARTITIONS = 1
-_HOURS = ("1h", "3h", "6h", "12h", "23h")
+VIEW = sensor_wide
 _START_US = 1_700_000_000_000_000
-#: 25 features over 47 tiles of half an hour, as the targets say.
-VIEW = FeatureView(
-    "sensor_wide",
-    version=1,
-    source=Source("readings", entity=Entity("sensor"), event_time="read_at"),
-    features=[
-        feature.over(hours)
-        for hours in _HOURS
-        for feature in (count(), mean("value"), std("value"), minimum("value"), maximum("value"))
-    ],
-    tile="30m",
-    ttl="1d",
-)
 
 
 def comparisons(bench: Bench) -> list[Comparison]:
@@ -73,7 +60,7 @@ def _names(start: int, stop: int) -> list[str]:
 def _memory(bench: Bench, write: Callable[[redis.Redis], None]) -> float:
     """Return the bytes of an entity, everything that the server needs for it counted."""
     with _client(bench) as client:
-        client.flushdb()
+        client.execute_command("FLUSHDB", "SYNC")  # Valkey would free the memory while we measure
         before = client.info("memory")["used_memory"]
         write(client)
         return float(client.info("memory")["used_memory"] - before) / ENTITIES

@@ -7,8 +7,8 @@ import pytest
 import uvloop
 from fastapi import FastAPI, Request, Response
 
+from benchmarks.closed_loop import load
 from benchmarks.http_client import request_bytes
-from benchmarks.http_path import load
 from benchmarks.open_loop import OpenLoop, Phase
 from driftline.runtime.http import BackgroundServer
 
@@ -79,4 +79,4 @@ def test_waiting_for_a_connection_is_latency(server: tuple[Server, str]) -> None
 
 def test_closed_load_fails_where_an_answer_is_not_200(server: tuple[Server, str]) -> None:
     with pytest.raises(RuntimeError, match="429"):
-        uvloop.run(load(f"{server[1]}/busy", 2))
+        load(f"{server[1]}/busy", request_bytes(f"{server[1]}/busy", b"{}"), 2)
