@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from benchmarks import events
-from driftline.models.bundle import activate, load_version, write_bundle
+from driftline.models.bundle import load_version, write_bundle
 from driftline.models.conversion import Columns, convert
+from driftline.models.standing import activate
 from driftline.project import Project
 from tests.small_model import write_model as write_small_model
 
