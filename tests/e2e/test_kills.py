@@ -158,7 +158,7 @@ def test_a_profiler_that_was_away_leaves_no_row_behind(platform: Platform) -> No
     time.sleep(10)  # longer than DRIFTLINE_PROFILER_QUIET_SECONDS and a flush
     platform.supervisor.kill("profiler-0", signal.SIGSTOP)
     try:
-        ask(platform, [orders.request()[2] for _ in range(20_000)])
+        ask(platform, [orders.request()[2] for _ in range(6_000)])
         platform.wait_consumed(platform.requests_topic, "predictor")
     finally:
         platform.supervisor.kill("profiler-0", signal.SIGCONT)
