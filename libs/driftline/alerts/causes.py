@@ -22,102 +22,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 from driftline.alerts.alert import Severity, stable_id, to_iso
+from driftline.alerts.happenings import (
+    ANSWERS,
+    BASELINE_WON,
+    BEATS_BASELINES,
+    ENDS,
+    EVENTS,
+    FAILING,
+    LEAVES,
+    RECOVERED,
+    happening_of,
+)
 from driftline.alerts.inputs import Cause, Clearance
+from driftline.alerts.kinds import CHAMPION, DEPRECATED, DRIFT, LEVELS, PARITY, PROMOTION, ROUTE, SERVICE
 from driftline.alerts.rules import AlertRules
+from driftline.alerts.signal_wording import kind_of_check, signal_subject, signal_text
 from driftline.alerts.state import GroupState
 from driftline.contracts.topics import DRIFT_SIGNALS, MODEL_EVENTS
-from driftline.models.model_event import evidence_of
 from driftline.project.deprecations import DeprecatedUse
 from driftline.runtime.clock import instant_us
 
 BY = "alerter"
-
-DRIFT, QUALITY, ACCURACY = "drift", "quality", "accuracy"
-TRAINING, PROMOTION, CHAMPION, ACTIVITY = "training", "promotion", "champion", "activity"
-SERVICE, ROUTE, PARITY, LEVELS, DEPRECATED = "service", "route", "parity", "levels", "deprecated"
-KINDS = (
-    *(DRIFT, QUALITY, ACCURACY, TRAINING, PROMOTION, CHAMPION, ACTIVITY),
-    *(SERVICE, ROUTE, PARITY, LEVELS, DEPRECATED),
-)
-
-_INPUT_CHECKS = frozenset(
-    {
-        *("psi", "jensen_shannon", "wasserstein", "ks", "chi_squared_per_df", "hellinger", "mmd"),
-        *("domain_classifier", "score_psi", "score_jensen_shannon", "confidence_drop"),
-    }
-)
-_QUALITY_CHECKS = frozenset(
-    {"out_of_range_share", "unseen_share", "missing_change", "missing_share", "out_of_range"}
-)
 _LEVELS = {"WARNING": Severity.WARNING, "ALERT": Severity.CRITICAL, "RETRAIN": Severity.CRITICAL}
 _RUNBOOKS = "services/alerter/README.md"
-_BASELINE_WON = "BASELINE_WON"
-_FAILING = "FAILING"
-
-
-@dataclass(frozen=True, slots=True)
-class _Happening:
-    """What an event in a model's life means for people."""
-
-    kind: str
-    severity: Severity
-    title: str
-    what_to_do: str
-    lasting: bool = True
-
-
-_EVENTS = {
-    "TRAINING_FAILED": _Happening(
-        TRAINING, Severity.CRITICAL, "training failed", "The champion stays. Look at the trainer's log."
-    ),
-    "DATA_REFUSED": _Happening(
-        TRAINING,
-        Severity.CRITICAL,
-        "training data refused",
-        "The champion stays. Mend the data, then retrain.",
-    ),
-    "REJECTED": _Happening(
-        PROMOTION, Severity.WARNING, "candidate rejected", "The champion stays.", lasting=False
-    ),
-    _BASELINE_WON: _Happening(
-        PROMOTION,
-        Severity.CRITICAL,
-        "a baseline won",
-        "The champion stays, a retrain would not help. Look at the features and the labels.",
-    ),
-    "APPROVAL_WANTED": _Happening(
-        PROMOTION,
-        Severity.WARNING,
-        "a candidate waits for approval",
-        "`driftline models approve` or `reject`.",
-    ),
-    "PULLED": _Happening(
-        CHAMPION, Severity.CRITICAL, "the active version was pulled", "See that another one serves."
-    ),
-    "ROLLED_BACK": _Happening(
-        CHAMPION, Severity.CRITICAL, "rolled back", "The version before serves. Find out why.", lasting=False
-    ),
-    _FAILING: _Happening(
-        CHAMPION,
-        Severity.CRITICAL,
-        "fails in service",
-        "Its breaker is open. See `driftline models history`, and the predictor's log.",
-    ),
-    "PROMOTED": _Happening(ACTIVITY, Severity.INFO, "promoted", "", lasting=False),
-}
-#: What ends which kinds of problems, whatever their version.
-_ENDS: dict[str, tuple[str, ...]] = {
-    "REGISTERED": (TRAINING,),
-    "PROMOTED": (TRAINING, PROMOTION, CHAMPION),
-}
-#: What ends the wait for an approval of its own version.
-_ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
-#: What ends the failing of its own version, whoever saw it.
-_LEAVES = frozenset({"ROLLED_BACK", "PULLED", "RETIRED", "REJECTED"})
-#: What ends the failing of its own version in the process that saw it.
-_RECOVERED = "RECOVERED"
-#: What ends a baseline's win: a version that has passed the gates.
-_BEATS_BASELINES = "VALIDATED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +94,8 @@ class Causes:
                 source=DRIFT_SIGNALS,
                 model=signal["model"],
                 team=self._team(signal["model"]),
-                title=f"{signal['model']}: {_subject(signal)}",
-                text=_signal_text(signal),
+                title=f"{signal['model']}: {signal_subject(signal)}",
+                text=signal_text(signal),
                 runbook=self._runbook(check, kind),
                 lasting=True,
                 since=instant_us(signal["since"]),
@@ -181,28 +108,28 @@ class Causes:
         """Return what an event in a model's life means: ends first, then a cause where it is one."""
         model, version = event["model"], event["version"] or ""
         found: list[Cause | Clearance] = [
-            self._end(event, kind, problem="") for kind in _ENDS.get(event["kind"], ())
+            self._end(event, kind, problem="") for kind in ENDS.get(event["kind"], ())
         ]
-        if event["kind"] in _ANSWERS:
+        if event["kind"] in ANSWERS:
             found.append(self._end(event, PROMOTION, problem=f"APPROVAL_WANTED|{version}|"))
-        if event["kind"] in _LEAVES:
-            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|"))
-        if event["kind"] == _RECOVERED:
-            found.append(self._end(event, CHAMPION, problem=f"{_FAILING}|{version}|{event['by']}|"))
+        if event["kind"] in LEAVES:
+            found.append(self._end(event, CHAMPION, problem=f"{FAILING}|{version}|"))
+        if event["kind"] == RECOVERED:
+            found.append(self._end(event, CHAMPION, problem=f"{FAILING}|{version}|{event['by']}|"))
         if event["kind"] == "PROMOTED":
             # The old version's signals will not come back: it serves no more.
             found.append(self._end(event, DRIFT, problem="", keep=f"{version}|"))
-        if event["kind"] == _BEATS_BASELINES:
-            found.append(self._end(event, PROMOTION, problem=f"{_BASELINE_WON}|"))
-        name = _happening_of(event)
-        happening = _EVENTS.get(name)
+        if event["kind"] == BEATS_BASELINES:
+            found.append(self._end(event, PROMOTION, problem=f"{BASELINE_WON}|"))
+        name = happening_of(event)
+        happening = EVENTS.get(name)
         if happening is not None:
             at = instant_us(event["effective_at"])
             found.append(
                 Cause(
                     input_id=event["event_id"],
                     group=self.group(model, happening.kind),
-                    problem=f"{name}|{version}|" + (f"{event['by']}|" if name == _FAILING else ""),
+                    problem=f"{name}|{version}|" + (f"{event['by']}|" if name == FAILING else ""),
                     severity=self._severity(name, happening.kind, happening.severity),
                     source=MODEL_EVENTS,
                     model=model,
@@ -419,47 +346,6 @@ class Causes:
         return self.rules.runbooks.get(name) or self.rules.runbooks.get(kind) or f"{_RUNBOOKS}#{kind}"
 
 
-def _happening_of(event: Mapping[str, Any]) -> str:
-    """Return what an event is to people: a rejection of which a person must know at once is a baseline that won."""
-    if event["kind"] == "REJECTED" and evidence_of(event["evidence"]).get("alert") is True:
-        return _BASELINE_WON
-    kind: str = event["kind"]
-    return kind
-
-
 def deprecation_problem(use: DeprecatedUse) -> str:
     """Return the key of a model's problem: the view, its version, the last day to read it."""
     return f"{use.view}|{use.until}|"
-
-
-def kind_of_check(check: str) -> str:
-    """Return the kind of problem that a monitor's check is about.
-
-    >>> kind_of_check("psi"), kind_of_check("missing_change"), kind_of_check("log_loss")
-    ('drift', 'quality', 'accuracy')
-    """
-    if check in _QUALITY_CHECKS:
-        return QUALITY
-    return DRIFT if check in _INPUT_CHECKS else ACCURACY
-
-
-def _subject(signal: Mapping[str, Any]) -> str:
-    what = f"{signal['check']} of {signal['column']}" if signal["column"] else signal["check"]
-    return what + (f" where {signal['segment']}" if signal["segment"] else "")
-
-
-def _signal_text(signal: Mapping[str, Any]) -> str:
-    lines = [
-        signal["explanation"],
-        f"{_subject(signal)}: {signal['value']:.4g}, threshold {signal['threshold']:.4g}, "
-        f"{signal['rows']:,} rows until {to_iso(instant_us(signal['window_end']))}, since {to_iso(instant_us(signal['since']))}, "
-        f"against {signal['reference']}.",
-    ]
-    how = "measured" if signal["damage_measured"] else "estimated"
-    if signal["damage_log_loss"] is not None:
-        lines.append(f"Damage ({how}): {signal['damage_log_loss']:+.4f} nats of log loss.")
-    if signal["damage_value"] is not None:
-        lines.append(f"Value per prediction ({how}): {signal['damage_value']:+.4f}.")
-    if signal["level"] == "RETRAIN":
-        lines.append("This is a reason to retrain.")
-    return "\n".join(lines)

@@ -197,7 +197,7 @@ def _terminal() -> tuple[Route, ...]:
 
 
 class AlertRules(_Strict):
-    """The whole section. ``runbooks`` and ``severities`` are by kind of problem (``driftline.alerts.causes``)."""
+    """The whole section. ``runbooks`` and ``severities`` are by kind of problem (``driftline.alerts.kinds``)."""
 
     grouping_us: Duration = Field(default=5_000_000, alias="grouping")
     repeat_us: Duration = Field(default=14_400_000_000, alias="repeat")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from driftline.alerts.alert import Alert, to_iso
-from driftline.alerts.causes import DEPRECATED
+from driftline.alerts.kinds import DEPRECATED
 from driftline.models.lifecycle import fold
 from driftline.models.model_event import Kind, ModelEvent
 from driftline.runtime.clock import instant_us

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from driftline.alerts.alert import AlertStatus, Severity, stable_id
-from driftline.alerts.causes import KINDS, Causes
+from driftline.alerts.causes import Causes
 from driftline.alerts.inputs import Cause, Clearance
+from driftline.alerts.kinds import KINDS
 from driftline.alerts.rules import AlertRules
 from driftline.contracts.project_schemas import platform_schema
 from driftline.contracts.record_codec import RecordCodec
