@@ -36,7 +36,8 @@ from driftline.cli.archive import DEFAULT_ARCHIVE, ArchiveOption, EnvironmentOpt
 from driftline.cli.options import JsonOption, ProjectOption, echo_json, settings_for
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
-from driftline.models.leak_check import SAMPLE, Evidence, Finding, LeakReport, check_leaks
+from driftline.models.leak_check import SAMPLE, check_leaks
+from driftline.models.leak_report import Evidence, Finding, LeakReport
 from driftline.models.training_set import Rows, assemble
 from driftline.project import ModelDeclaration, Project, load_project
 from driftline.replay.records import TopicRecords

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from driftline.models import plain_features
-from driftline.models.leak_check import Evidence, LeakReport, check_leaks
+from driftline.models.leak_check import check_leaks
+from driftline.models.leak_report import Evidence, LeakReport
 from driftline.models.training_set import Rows, assemble, join_as_known
 from driftline.project import load_project
 from driftline.project.history import History
