@@ -50,7 +50,6 @@ _log = get_logger(__name__)
 
 #: The offset in an owner key while the partition's keys are deleted.
 CLEARING = -1
-_FULL = "the online store is full: raise its maxmemory; nothing is lost meanwhile"
 _MSET_KEYS = 1_000
 _MGET_KEYS = 1_000
 #: Seen hours are deleted when the log's clock has passed them; this only sweeps up after abandoned partitions.
@@ -219,10 +218,8 @@ class FencedStore:
             connection.send_packed_command([payload])  # (7)
             replies = [_reply(connection) for _ in range(len(commands) + 2)]  # (8), (9)
         for reply in replies:
-            if isinstance(reply, OutOfMemoryError):
-                raise UnavailableError(_FULL) from reply
             if isinstance(reply, Exception):
-                raise UnavailableError(f"the online store refused a write: {reply}") from reply
+                raise _unavailable(reply, "refused a write") from reply
         if replies[-1] is None:
             raise LostOwnershipError(self._loss(ownership, None))
         for reply in replies[-1]:
@@ -260,11 +257,16 @@ class FencedStore:
         with metrics.STORE_SECONDS.labels(operation).time():
             try:
                 yield
-            except OutOfMemoryError as error:
-                raise UnavailableError(_FULL) from error
             except ERRORS as error:
-                self._servers.moved()
-                raise UnavailableError(f"the online store does not answer: {error}") from error
+                if not isinstance(error, OutOfMemoryError):
+                    self._servers.moved()
+                raise _unavailable(error, "does not answer") from error
+
+
+def _unavailable(error: Exception, what: str) -> UnavailableError:
+    if isinstance(error, OutOfMemoryError):
+        return UnavailableError("the online store is full: raise its maxmemory; nothing is lost meanwhile")
+    return UnavailableError(f"the online store {what}: {error}")
 
 
 def _clock_key(tag: str) -> bytes:

@@ -222,27 +222,13 @@ class ProfilerPipeline:
         return self._project.models.values()
 
     def _mark(self, partition: Partition, model: ModelDeclaration) -> bytes:
-        record = {
-            "model": model.name,
-            "model_version": "",
-            "kind": OUTCOMES if self._streams[partition.topic] == "outcomes" else PREDICTIONS,
-            "segment": "",
-            "window_start": 0,
-            "window_end": 0,
-            "source": self._source(partition),
-            "sources": self._partitions[partition.topic],
-            "watermark": self._published.get((partition, model.name), 0),
-            "quiet": True,
-            "rows": 0,
-            "data": b"",
-        }
-        return frame(self._schema_id, self._codec.encode(record))
+        kind = OUTCOMES if self._streams[partition.topic] == "outcomes" else PREDICTIONS
+        key = Key(model=model.name, version="", kind=kind, segment="", window=0)
+        return self._record(partition, key, None, self._published.get((partition, model.name), 0))
 
-    def _source(self, partition: Partition) -> str:
-        return f"{self._streams[partition.topic]}/{partition.number}"
-
-    def _record(self, partition: Partition, key: Key, profile: AnyProfile, watermark: int) -> bytes:
-        width = self._project.models[key.model].monitor.window_us
+    def _record(self, partition: Partition, key: Key, profile: AnyProfile | None, watermark: int) -> bytes:
+        """Return a profile as it is written; without one, the mark that the model is quiet in the partition."""
+        width = 0 if profile is None else self._project.models[key.model].monitor.window_us
         record = {
             "model": key.model,
             "model_version": key.version,
@@ -250,12 +236,12 @@ class ProfilerPipeline:
             "segment": key.segment,
             "window_start": key.window,
             "window_end": key.window + width,
-            "source": self._source(partition),
+            "source": f"{self._streams[partition.topic]}/{partition.number}",
             "sources": self._partitions[partition.topic],
             "watermark": watermark,
-            "quiet": False,
-            "rows": profile.rows,
-            "data": profile.to_bytes(),
+            "quiet": profile is None,
+            "rows": 0 if profile is None else profile.rows,
+            "data": b"" if profile is None else profile.to_bytes(),
         }
         return frame(self._schema_id, self._codec.encode(record))
 

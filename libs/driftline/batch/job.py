@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from driftline.batch.event_files import Row, read_events
 from driftline.batch.prediction_log import PredictionLog
-from driftline.batch.requests import RequestReader, RequestRows
+from driftline.batch.requests import FileRequests, RequestReader
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.batch_codec import BatchEncoder
 from driftline.runtime.errors import ConfigurationError, UnavailableError
@@ -202,7 +202,7 @@ class BatchJob:
         self._scores.finish()
         return summary
 
-    def _predict(self, asked: RequestRows, *, after: int) -> pa.RecordBatch:
+    def _predict(self, asked: FileRequests, *, after: int) -> pa.RecordBatch:
         """Score a batch and log it; return what is told of its rows."""
         through = int(asked.numbers[-1])
         while True:
@@ -236,7 +236,7 @@ class BatchJob:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def score(engine: PredictionEngine, asked: RequestRows) -> pa.RecordBatch:
+def score(engine: PredictionEngine, asked: FileRequests) -> pa.RecordBatch:
     """Return the predictions of requests, in their order; those with mistakes are REFUSED, and are not tried."""
     wrong = np.zeros(len(asked.numbers), np.bool_)
     wrong[list(asked.mistakes)] = True
@@ -254,7 +254,7 @@ def score(engine: PredictionEngine, asked: RequestRows) -> pa.RecordBatch:
     return pa.concat_batches([good, refused]).take(pa.array(order))
 
 
-def results(asked: RequestRows, predictions: pa.RecordBatch) -> pa.RecordBatch:
+def results(asked: FileRequests, predictions: pa.RecordBatch) -> pa.RecordBatch:
     """Return what is told of rows: columns of ``RESULT``."""
     statuses = predictions.column(fields.STATUS).to_pylist()
     for at in asked.repeated:
@@ -325,11 +325,11 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _from(asked: RequestRows, start: int) -> RequestRows:
+def _from(asked: FileRequests, start: int) -> FileRequests:
     """Return the rows from a position on."""
     if not start:
         return asked
-    return RequestRows(
+    return FileRequests(
         numbers=asked.numbers[start:],
         requests=asked.requests.slice(start),
         mistakes={at - start: text for at, text in asked.mistakes.items() if at >= start},

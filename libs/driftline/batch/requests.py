@@ -20,6 +20,7 @@ from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime.clock import Clock
 from driftline.runtime.errors import ConfigurationError
 from driftline.serving.request_values import (
+    FUTURE_US,
     MAX_CALLER,
     MAX_KEY,
     MAX_TEXT,
@@ -30,13 +31,11 @@ from driftline.serving.request_values import (
     read_text,
 )
 
-#: How far ahead of now the instant of a request may lie, as the engine has it.
-_FUTURE_US = 86_400_000_000
 _REPEATED = "request_id is that of an earlier row; it is not scored again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRows:
+class FileRequests:
     """Some rows of a file as requests.
 
     Attributes
@@ -122,7 +121,7 @@ class RequestReader:
             )
             raise ConfigurationError(msg)
 
-    def read(self, rows: Sequence[Row]) -> RequestRows:
+    def read(self, rows: Sequence[Row]) -> FileRequests:
         """Return rows as requests; call it with every row of the file, in order."""
         now_us = self._clock.now_us()
         events = [row.event or {} for row in rows]
@@ -131,7 +130,7 @@ class RequestReader:
         as_of = now_us if self._event_time_us is None else self._event_time_us
         times = [as_of if value is None else value for value in read[fields.EVENT_TIME]]
         for at, instant in enumerate(times):
-            if not 0 <= instant <= now_us + _FUTURE_US:
+            if not 0 <= instant <= now_us + FUTURE_US:
                 _note(mistakes, at, "event_time lies before 1970 or more than a day ahead")
                 times[at] = as_of
         for key in self._model.entity_keys:
@@ -155,7 +154,7 @@ class RequestReader:
         columns = [
             pa.array(made.get(column.name, [None] * len(rows)), column.type) for column in self._schema
         ]
-        return RequestRows(
+        return FileRequests(
             numbers=np.array([row.number for row in rows], np.int64),
             requests=pa.RecordBatch.from_arrays(columns, schema=self._schema),
             mistakes=dict(sorted(mistakes.items())),

@@ -25,7 +25,7 @@ from driftline.embedded.java import java_version
 from driftline.embedded.ports import free_port
 from driftline.project import load_project
 from driftline.runtime.errors import ConfigurationError, DriftlineError, UnavailableError
-from driftline.runtime.redis_memory import eviction
+from driftline.runtime.redis_memory import any_eviction
 from driftline.runtime.redis_servers import RedisServers, names_cluster
 from driftline.runtime.settings import PlatformSettings
 
@@ -222,7 +222,7 @@ def _reach(variable: str, address: str | None) -> Finding:
                 with closing(RedisServers(address, timeout=_TIMEOUT_SECONDS)) as servers:
                     nodes = servers.every()
                     versions = {client.info("server")["redis_version"] for client in nodes}
-                    if wrong := next(filter(None, map(eviction, nodes)), None):
+                    if wrong := any_eviction(servers):
                         return _bad(SERVERS[variable], wrong, "CONFIG SET maxmemory-policy noeviction")
                 found = f"{', '.join(sorted(versions))} answers" + (
                     f" from {len(nodes)} nodes" if names_cluster(address) else ""

@@ -5,6 +5,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.redis_servers import RedisServers
+
+
+def any_eviction(servers: RedisServers) -> str | None:
+    """Say what the first of the servers that would throw keys away would (``eviction``); None where none would."""
+    return next(filter(None, map(eviction, servers.every())), None)
 
 
 def eviction(client: Any) -> str | None:

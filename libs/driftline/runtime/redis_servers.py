@@ -6,7 +6,7 @@ cluster. Atomic steps go to the one server that holds all keys of a hash tag; on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import redis
@@ -68,22 +68,19 @@ class RedisServers:
         """
         if self._single is not None:
             return self._single
-        try:
-            cluster = self._connected()
-            node = cluster.get_node_from_key(key)  # type: ignore[no-untyped-call]
-            return cluster.get_redis_connection(node)
-        except ERRORS as error:
-            raise UnavailableError(f"the Redis cluster does not answer: {error}") from error
+        return self._clients(lambda cluster: [cluster.get_node_from_key(key)])[0]  # type: ignore[no-untyped-call]
 
     def every(self) -> list[Any]:
-        """Return the clients of all servers that take writes."""
+        """Return the clients of all servers that take writes.
+
+        Raises
+        ------
+        UnavailableError
+            The cluster does not say which those are.
+        """
         if self._single is not None:
             return [self._single]
-        try:
-            cluster = self._connected()
-            return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]  # type: ignore[no-untyped-call]
-        except ERRORS as error:
-            raise UnavailableError(f"the Redis cluster does not answer: {error}") from error
+        return self._clients(RedisCluster.get_primaries)
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Read keys, whichever servers hold them; not one atomic step in a cluster.
@@ -108,6 +105,13 @@ class RedisServers:
         if self._single is not None:
             self._single.close()
         self.moved()
+
+    def _clients(self, nodes: Callable[[RedisCluster], list[Any]]) -> list[Any]:
+        try:
+            cluster = self._connected()
+            return [cluster.get_redis_connection(node) for node in nodes(cluster)]
+        except ERRORS as error:
+            raise UnavailableError(f"the Redis cluster does not answer: {error}") from error
 
     def _connected(self) -> RedisCluster:
         if self._cluster is None:

@@ -30,13 +30,12 @@ from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
+from driftline.serving.request_values import FUTURE_US
 from driftline.serving.rows import RequestRows
 from driftline.serving.succession import Share, score_in_turn
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _is_uuid = re.compile(_UUID).fullmatch
-#: How far ahead of now the instant of a request may lie.
-_FUTURE_US = 86_400_000_000
 _STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
 
 #: Requests in either form.
@@ -134,7 +133,7 @@ class PredictionEngine:
     def _refuse_bad(self, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
         nameless = _nameless(requests)
         outcome.close(nameless.nonzero()[0], REFUSED, "request_id is no UUID")
-        absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + _FUTURE_US)
+        absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + FUTURE_US)
         reason = "event_time lies before 1970 or more than a day ahead"
         outcome.close((absurd & outcome.open).nonzero()[0], REFUSED, reason)
 

@@ -10,6 +10,8 @@ from driftline.runtime.ids import parse_id
 MAX_KEY = 500
 MAX_TEXT = 10_000
 MAX_CALLER = 200
+#: How far ahead of now the instant of a request may lie.
+FUTURE_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US, _LAST_US = (
     (limit.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

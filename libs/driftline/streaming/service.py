@@ -26,7 +26,7 @@ from driftline.runtime.health import Health
 from driftline.runtime.http import BackgroundServer, create_app
 from driftline.runtime.instance_file import instance_file
 from driftline.runtime.logging import configure_logging, get_logger
-from driftline.runtime.redis_memory import eviction
+from driftline.runtime.redis_memory import any_eviction
 from driftline.runtime.redis_servers import RedisServers
 from driftline.runtime.settings import PlatformSettings
 from driftline.streaming.settings import StreamSettings
@@ -146,7 +146,7 @@ def wait_for_redis(url: str, *, health: Health, stop: threading.Event) -> bool:
     with closing(RedisServers(url, timeout=5.0)) as servers:
         while not stop.is_set():
             try:
-                wrong = next(filter(None, map(eviction, servers.every())), None)
+                wrong = any_eviction(servers)
             except UnavailableError as error:
                 servers.moved()
                 wrong = str(error)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.batch.event_files import Row
-from driftline.batch.requests import RequestRows
+from driftline.batch.requests import FileRequests
 from driftline.batch.seen_ids import SeenIds
 from driftline.project import Project
 from driftline.runtime.errors import ConfigurationError
@@ -20,7 +20,7 @@ from tests.unit.batch.conftest import NAMESPACE, NOW_US, as_rows, payments, read
 GIVEN = "0190A6C5-7B2E-7C11-8000-0123456789AB"
 
 
-def read(project: Project, *events: dict[str, Any], **changes: Any) -> RequestRows:
+def read(project: Project, *events: dict[str, Any], **changes: Any) -> FileRequests:
     return reader_of(project, **changes).read(as_rows(events))
 
 
