@@ -24,7 +24,7 @@ def run_feature_store(
     """Run the store's loop until ``stop`` is set."""
     topics = settings.topics(project)
     partitions = wait_for_topics(
-        settings.kafka_config(), map(topics.events, project.event_types), health=health, stop=stop
+        settings.kafka_config(), map(topics.events, project.fed_by), health=health, stop=stop
     )
     if not partitions or not wait_for_redis(settings.redis_url, health=health, stop=stop):
         return
@@ -58,13 +58,14 @@ def run_feature_store(
 def _feeds(
     settings: FeatureStoreSettings, project: Project, topics: Topics, partitions: Mapping[str, int]
 ) -> dict[str, Feed]:
-    """Return a feed for each event type."""
+    """Return a feed for each event type that views may read."""
     registry = SchemaRegistry(settings.schema_registry_url)
     return {
         topics.events(name): Feed(
             event_type=name,
             partitions=partitions[topics.events(name)],
             decoder=BatchDecoder(dict(event_type.schema), registry.schema),
+            own=name in project.event_types,
         )
-        for name, event_type in project.event_types.items()
+        for name, event_type in project.fed_by.items()
     }

@@ -56,7 +56,7 @@ class PartitionState:
     ) -> None:
         self.ownership = ownership
         self._store = store
-        self._event_type: EventType = project.event_types[ownership.event_type]
+        self._event_type: EventType = project.event_type(ownership.event_type)
         self._views = [
             (view, ResidentView(ViewLayout.of(view), self._key_of(prefix, view.ref), limit=max_entities))
             for view in project.views_of(ownership.event_type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,11 +28,16 @@ SERVICE = "feature_store"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """A topic that feeds the store: its event type, its number of partitions, how its values are decoded."""
+    """A topic that feeds the store: its event type, its number of partitions, how its values are decoded.
+
+    ``own`` says whether applications write it. What the platform writes is good, but a prediction may be about the
+    future: the store leaves it out, and nobody has to mend it.
+    """
 
     event_type: str
     partitions: int
     decoder: BatchDecoder
+    own: bool = True
 
 
 class FeatureStorePipeline:
@@ -61,7 +66,12 @@ class FeatureStorePipeline:
         self._oldest = oldest
         self._max_entities = max_entities
         self._states: dict[Partition, PartitionState] = {}
-        targets = {project.views[name].ref: target for name, target in project.freshness.items()}
+        targets = {
+            part.ref: target
+            for name, target in project.freshness.items()
+            for part in project.views[name].stored
+            if not part.source.table
+        }
         self._freshness = Freshness(targets)
 
     def positions(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
@@ -134,6 +144,11 @@ class FeatureStorePipeline:
             decoded = self._feeds[batch.partition.topic].decoder.decode(batch.values)
             record_us = np.array(batch.timestamps_ms, np.int64)[decoded.rows] * 1_000
         change = self._states[batch.partition].apply(decoded.table, record_us)
+        if not self._feeds[batch.partition.topic].own:
+            metrics.EVENTS_LEFT_OUT.labels(self._feeds[batch.partition.topic].event_type).inc(
+                len(change.refused)
+            )
+            change = replace(change, refused=())
         bad = [(row.index, row.error) for row in decoded.bad]
         bad += [(int(decoded.rows[row]), error) for row, error in change.refused]
         letters = [

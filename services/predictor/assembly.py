@@ -201,9 +201,7 @@ class Predictor:
 
     def _connect_store(self, connection: StoreConnection | None = None) -> OnlineStore:
         declared = self._topics.all_of(self._project)
-        partitions = {
-            name: declared[self._topics.events(name)].partitions for name in self._project.event_types
-        }
+        partitions = {name: declared[self._topics.events(name)].partitions for name in self._project.fed_by}
         return OnlineStore(
             connection or self._settings.redis_url,
             prefix=self._topics.prefix,

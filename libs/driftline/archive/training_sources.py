@@ -32,6 +32,7 @@ from driftline.contracts.topics import LABELS, PREDICTIONS
 from driftline.features import FeatureView
 from driftline.features.differences import formula
 from driftline.features.event_columns import micros, request_keys
+from driftline.features.joining import joined_values
 from driftline.models.training_set import Join, join_as_known, labelled_requests
 from driftline.project import LabelRule, ModelDeclaration, Never, Project
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History, load_history
@@ -260,7 +261,7 @@ def from_log(
     only = len(project.labelled_models) == 1
     requests = _labelled(asked, _own_labels(labels, model.name, only=only), model.label, span.known_by_us)
     events = {}
-    for event_type in dict.fromkeys(view.source.event_type for view in model.views):
+    for event_type in dict.fromkeys(part.source.event_type for view in model.views for part in view.stored):
         events[event_type] = _events(project, model, event_type, reader, requests)
     return Material(
         history=History(events=events, requests=requests),
@@ -291,11 +292,11 @@ def code_of(project: Project, model: ModelDeclaration) -> dict[str, Any]:
 
 def view_sha256(view: FeatureView) -> str:
     """Name what a view computes: where its events come from, its features in order, what is served of stale ones."""
-    source = view.source
     lines = [
         view.ref,
         ",".join(view.entity.keys),
-        f"{source.event_type} {','.join(source.entity_fields)} {source.event_time}",
+        *(f"{one.event_type} {','.join(one.entity_fields)} {one.event_time}" for one in view.sources),
+        *(f"joins {view_sha256(one)}" for one in view.views),
         f"where {view.where}",
         f"tile {view.tile} ttl {view.ttl_us} {view.on_stale}",
         *(f"{feature.name} = {formula(feature)}" for feature in view.features),
@@ -388,12 +389,13 @@ def _events(
     project: Project, model: ModelDeclaration, name: str, reader: _Reader, requests: pa.Table
 ) -> pa.Table:
     """Return the events of a type that the requests may know, with ``known_at``: when each came into the log."""
-    event_type = project.event_types[name]
+    event_type = project.event_type(name)
     chosen = pc.scalar(len(requests) > 0)
     if len(requests):
         last = pc.max(requests[ANSWERED_AT]).cast(pa.int64()).cast(INSTANT)
         chosen = pc.field(TIMESTAMP) <= last
-        back_us = _reach_us([view for view in model.views if view.source.event_type == name])
+        stored = [part for view in model.views for part in view.stored]
+        back_us = _reach_us([part for part in stored if part.source.event_type == name])
         if back_us is not None:
             since = pc.min(requests[names.EVENT_TIME]).cast(pa.int64()).as_py() - back_us
             chosen &= pc.field(event_type.event_time) >= pa.scalar(since, pa.int64()).cast(INSTANT)
@@ -411,10 +413,15 @@ def _reach_us(views: list[FeatureView]) -> int | None:
     return max(reach for reach in reaches if reach is not None) + DAY_US
 
 
-def _join_logged(view: FeatureView, events: pa.Table, requests: pa.Table) -> NDArray[np.float64]:
+def _join_logged(
+    view: FeatureView, events: Mapping[str, pa.Table], requests: pa.Table
+) -> NDArray[np.float64]:
     keys = request_keys(view.entity, requests).to_pylist()
     as_of_us, answered_us = micros(requests[names.EVENT_TIME]), micros(requests[ANSWERED_AT])
-    return join_as_logged(view, events, keys, as_of_us, answered_us).values
+    return joined_values(
+        view,
+        lambda part: join_as_logged(part, events[part.source.event_type], keys, as_of_us, answered_us),
+    ).values
 
 
 def _within(requests: pa.Table, span: Span) -> pa.Table:

@@ -123,7 +123,7 @@ def _event_changes(pair: _Pair) -> Iterator[Change]:
 
 
 def _dropped_event(pair: _Pair, name: str) -> Change:
-    readers = list(pair.after.views_of(name))
+    readers = list(pair.after.readers_of(name))
     models = models_that_read(pair.after, (view.name for view in readers))
     new = [one for one in pair.after.event_types if one not in pair.before.event_types]
     near = get_close_matches(name, new, n=1, cutoff=ALIKE)
@@ -144,7 +144,7 @@ def _lost_fields(project: Project, old: EventType, new: EventType) -> Iterator[C
     for name in written:
         if name in there:
             continue
-        readers = [view for view in project.views_of(new.name) if name in fields_read(view)]
+        readers = [view for view in project.readers_of(new.name) if name in _fields_of(view, new.name)]
         models = models_that_read(project, (view.name for view in readers))
         now = likely_name(written[name], [one for key, one in there.items() if key not in written])
         became = f"was renamed to {now!r}, it seems" if now else "was dropped"
@@ -165,6 +165,12 @@ def _lost_fields(project: Project, old: EventType, new: EventType) -> Iterator[C
         )
 
 
+def _fields_of(view: FeatureView, event_type: str) -> frozenset[str]:
+    """Return the fields of an event type that a view reads."""
+    parts = (part for part in view.stored if part.source.event_type == event_type)
+    return frozenset(name for part in parts for name in fields_read(part))
+
+
 def _key_changes(pair: _Pair, old: EventType, new: EventType) -> Iterator[Change]:
     if old.key != new.key:
         text = (
@@ -172,7 +178,7 @@ def _key_changes(pair: _Pair, old: EventType, new: EventType) -> Iterator[Change
             "stay in the partitions of the old key; declare a new event type instead"
         )
         place = pair.in_file(text, "events", new.name, "key")
-        readers = list(pair.after.views_of(new.name))
+        readers = list(pair.after.readers_of(new.name))
         models = models_that_read(pair.after, (view.name for view in readers))
         yield Change(
             kind=ChangeKind.EVENT_TYPE, breaks=True, place=place, views=_refs(readers), models=models
@@ -255,16 +261,23 @@ def _code_list_changes(pair: _Pair) -> Iterator[Change]:
 def _needs_version(old: FeatureView, new: FeatureView) -> bool:
     """Whether a view no longer fits the rows that are stored of it, or the columns that models learned from."""
     try:
-        same_rows = ViewLayout.of(old).fingerprint == ViewLayout.of(new).fingerprint
+        same_rows = _rows_of(old) == _rows_of(new)
     except ConfigurationError:  # one of them has a mistake, which the check tells
         return True
     before, after = _computed(old), _computed(new)
-    keyed = [dict(zip(view.entity.keys, view.source.entity_fields, strict=True)) for view in (old, new)]
-    return (
-        not same_rows
-        or keyed[0] != keyed[1]
-        or any(after.get(column) != how for column, how in before.items())
-    )
+    return not same_rows or any(after.get(column) != how for column, how in before.items())
+
+
+def _rows_of(view: FeatureView) -> list[tuple[str, int, dict[str, str]]]:
+    """Return what is stored of a view: under which name, what its rows hold, which fields make up their keys."""
+    return [
+        (
+            part.ref,
+            ViewLayout.of(part).fingerprint,
+            dict(zip(part.entity.keys, part.source.entity_fields, strict=True)),
+        )
+        for part in view.stored
+    ]
 
 
 def _computed(view: FeatureView) -> dict[str, str]:

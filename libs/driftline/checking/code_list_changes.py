@@ -41,7 +41,7 @@ def _change(old: CodeList | None, new: CodeList | None) -> str:
 
 
 def _lists(project: Project) -> dict[str, CodeList]:
-    views = (one.codes for view in project.views.values() for one in view.source.codes)
+    views = (one.codes for view in project.views.values() for source in view.sources for one in source.codes)
     inputs = (one.codes for model in project.models.values() for one in model.coded_inputs)
     return {codes.name: codes for codes in (*views, *inputs)}
 

@@ -94,7 +94,8 @@ def _later_mistakes(found: Examination, project: Project) -> Iterator[Mistake]:
             yield Mistake(path=event_type.schema_path, text=f"event type {event_type.name!r}: {error}")
     for view in project.views.values():
         try:
-            ViewLayout.of(view)
+            for part in view.stored:
+                ViewLayout.of(part)
         except ConfigurationError as error:
             names = (found.variables[view.name],)
             yield Mistake(path=found.features_file or project.folder, text=str(error), names=names)

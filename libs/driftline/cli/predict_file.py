@@ -146,7 +146,7 @@ def _engine(settings: PlatformSettings, project: Project, topics: Topics, model:
         settings.redis_url,
         prefix=topics.prefix,
         project=project,
-        partitions={name: declared[topics.events(name)].partitions for name in project.event_types},
+        partitions={name: declared[topics.events(name)].partitions for name in project.fed_by},
     )
     return PredictionEngine(project, store, rack)
 

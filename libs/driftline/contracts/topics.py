@@ -134,7 +134,8 @@ class Topics:
         for event_type in project.event_types.values():
             template = streams[EVENTS]
             partitions = event_type.partitions or template.partitions
-            topics[self.events(event_type.name)] = template.model_copy(update={"partitions": partitions})
+            own = {"partitions": partitions, **({"cleanup": "compact"} if event_type.table else {})}
+            topics[self.events(event_type.name)] = template.model_copy(update=own)
         for name, stream in streams.items():
             if name != EVENTS:
                 topics[self.stream(name)] = stream

@@ -7,11 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from driftline.features.conditions import Condition, field
 from driftline.features.derivations import finite_default
 from driftline.features.names import check_name
 from driftline.runtime.durations import format_duration, parse_duration_us
+
+if TYPE_CHECKING:
+    from driftline.features.declarations import Source
 
 
 class Aggregate(StrEnum):
@@ -57,6 +61,7 @@ class Feature:
     for ``count()``, which counts events. ``default`` is served where there is no value. ``condition`` says
     which of the view's events it looks at; None: all. ``half_life_us`` is None but for decayed aggregates.
     ``categories`` are the texts that a categorical feature names, ``registers`` the size of a sketch.
+    ``source`` names whose events it reads where the view joins several sources; empty: the view's own source.
     """
 
     aggregate: Aggregate
@@ -68,6 +73,7 @@ class Feature:
     half_life_us: int | None = None
     categories: tuple[str, ...] = ()
     registers: int = 0
+    source: str = ""
 
     def over(self, window: str) -> Feature:
         """Return this feature over a sliding window, like ``"3h"``."""
@@ -88,6 +94,10 @@ class Feature:
         check_name("feature", name)
         return replace(self, alias=name)
 
+    def of(self, source: Source) -> Feature:
+        """Return this feature over the events of one of the sources that its view joins, not of the view's own."""
+        return replace(self, source=source.name)
+
     def or_default(self, value: float) -> Feature:
         """Return this feature with a value that is served where there is none."""
         return replace(self, default=finite_default(self.name, value))
@@ -98,7 +108,7 @@ class Feature:
         if self.alias:
             return self.alias
         category = self.categories[0].lower() if self.aggregate is Aggregate.SHARE and self.categories else ""
-        words = (self.aggregate.value, self.field, category, self.time)
+        words = (self.source, self.aggregate.value, self.field, category, self.time)
         return "_".join(word for word in words if word)
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 
 from driftline.features.aggregations import Feature, all_of
 from driftline.features.code_lists import CodedField
@@ -67,7 +68,11 @@ class Source:
     """Where a view's events come from: an event type of the project, the entity they are about, their time.
 
     ``entity_field`` is the event field that holds the entity's key; the entity's name unless said. A composite
-    entity's are ``entity_fields``, in the order of its keys; fields of those names unless said.
+    entity's are ``entity_fields``, in the order of its keys; fields of those names unless said. ``name`` tells it from
+    the other sources of its view; the event type unless said.
+
+    The predictions of the project's models are events too, of the type ``predictions``: their fields are
+    ``request_id``, ``model``, ``score``, ``decision``, ``event_time`` and the requests' entities and inputs.
     """
 
     event_type: str
@@ -75,11 +80,16 @@ class Source:
     event_time: str
     entity_field: str = ""
     entity_fields: Sequence[str] = ()
+    name: str = ""
     #: Fields whose values are of code lists; set from ``driftline.yaml``.
     codes: tuple[CodedField, ...] = ()
+    #: Whether it is a table of rows that are replaced, so that none grows stale; set from ``driftline.yaml``.
+    table: bool = False
 
     def __post_init__(self) -> None:
         check_name("event type", self.event_type)
+        object.__setattr__(self, "name", self.name or self.event_type)
+        check_name("source", self.name)
         keys, fields = self.entity.keys, tuple(self.entity_fields)
         if not fields:
             fields = (self.entity_field,) if self.entity_field else tuple(keys)
@@ -97,9 +107,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class FeatureView:
-    """A versioned group of features over one source; the unit that is stored, served and versioned.
+    """A versioned group of features of an entity; the unit that is served and versioned.
 
     ``features`` are aggregated from the events, or derived from such ones (``derived``) when they are read.
+
+    ``joins`` are further sources of the same entity, whose events features read with ``.of(source)``, and other views
+    of it, whose features formulas name by column: ``feature("origin_weather__last_wind")``. What is aggregated from each
+    source is stored apart (``parts``) and joined when it is read; a joined view is read as it stands.
 
     ``tile`` fixes the width of the time tiles, which is the windows' resolution; derived when empty.
     ``where`` says which of the source's events the view is about; for it, the others have not happened.
@@ -118,11 +132,16 @@ class FeatureView:
     where: Condition | None = None
     deprecated: str = ""
     successor: str = ""
+    joins: Sequence[Source | FeatureView] = ()
+    #: Of what is stored of a view with several sources: the view's name.
+    part_of: str = field(default="", repr=False)
     ttl_us: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        check_name("feature view", self.name)
+        if not self.part_of:
+            check_name("feature view", self.name)
         object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "joins", tuple(self.joins))
         if self.on_stale not in tuple(OnStale):
             msg = f"feature view {self.name!r}: on_stale is {', '.join(OnStale)}, got {self.on_stale!r}"
             raise ValueError(msg)
@@ -146,7 +165,40 @@ class FeatureView:
             if names.count(name) > 1:
                 msg = f"feature view {self.name!r}: two features are named {name!r}; use .named(...)"
                 raise ValueError(msg)
+        self._check_joins()
         self._check_derived()
+
+    def _check_joins(self) -> None:
+        """Check that what is joined is of one entity, and that features name sources that are there."""
+        what = f"feature view {self.name!r}"
+        for one in self.joins:
+            if one.entity.keys != self.entity.keys:
+                msg = f"{what} is of {self.entity.name!r} and joins {one.name!r}, which is of {one.entity.name!r}"
+                raise ValueError(msg)
+        names = [one.name for one in self.sources] + [one.name for one in self.views]
+        for name in names:
+            if names.count(name) > 1:
+                msg = f"{what} joins two sources or views named {name!r}; give a source a name of its own: Source(..., name=...)"
+                raise ValueError(msg)
+        known = [one.name for one in self.sources]
+        read = {feature.source or self.source.name for feature in self.aggregated}
+        for feature in self.aggregated:
+            if feature.source and feature.source not in known:
+                msg = f"{what}: {feature.name} is of source {feature.source!r}, which the view does not join: joins=[...]"
+                raise ValueError(msg)
+        for name in known[1:]:
+            if name not in read:
+                msg = f"{what} joins {name!r}, and no feature reads it; say which do with .of(...)"
+                raise ValueError(msg)
+        if not self.joins:
+            return
+        if self.where is not None:
+            msg = f"{what} has several sources, so its condition is said of features: count().where(...), or of a view that it joins"
+            raise ValueError(msg)
+        refusing = [view.name for view in self.views if view.on_stale is OnStale.REFUSE]
+        if refusing and self.on_stale is not OnStale.REFUSE:
+            msg = f'{what} joins {refusing[0]!r}, which refuses once it is stale; so must this one: on_stale="refuse"'
+            raise ValueError(msg)
 
     def _check_deprecation(self) -> None:
         """Check that a deprecation has a real date, and names its successor as one."""
@@ -171,6 +223,7 @@ class FeatureView:
     def _check_derived(self) -> None:
         """Check that formulas name features: aggregated ones, and derived ones that stand before them."""
         known = [feature.name for feature in self.aggregated]
+        known += [column for view in self.views for column in view.columns]
         for feature in self.features:
             if not isinstance(feature, Derived):
                 continue
@@ -199,6 +252,28 @@ class FeatureView:
         return self.source.entity
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where the view's own features come from: its source, and those that it joins."""
+        return (self.source, *(one for one in self.joins if isinstance(one, Source)))
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The views that it joins."""
+        return tuple(one for one in self.joins if isinstance(one, FeatureView))
+
+    @property
+    def parts(self) -> tuple[FeatureView, ...]:
+        """What is stored of the view itself: the view, or for each source a view of what is aggregated from it."""
+        return _parts(self) if self.joins else (self,)
+
+    @property
+    def stored(self) -> tuple[FeatureView, ...]:
+        """All that is read to serve the view: its parts, and those of the views that it joins, each once."""
+        if not self.joins:
+            return (self,)
+        return tuple(dict.fromkeys((*self.parts, *(part for view in self.views for part in view.stored))))
+
+    @property
     def aggregated(self) -> tuple[Feature, ...]:
         """The features that are aggregated from events, and so stored; the others are derived from these."""
         return tuple(feature for feature in self.features if isinstance(feature, Feature))
@@ -212,3 +287,25 @@ class FeatureView:
     def age_column(self) -> str:
         """Name of the column with the age of the view's values, in milliseconds."""
         return f"{self.name}__age_ms"
+
+
+@lru_cache(maxsize=1024)
+def _parts(view: FeatureView) -> tuple[FeatureView, ...]:
+    found = []
+    for source in view.sources:
+        of = [one for one in view.aggregated if (one.source or view.source.name) == source.name]
+        own = [replace(one.named(one.name), source="") for one in of]
+        if own:
+            part = FeatureView(
+                name=f"{view.name}.{source.name}",
+                version=view.version,
+                source=source,
+                features=own,
+                ttl="" if source.table else view.ttl,
+                on_stale=OnStale.DEFAULT if view.on_stale is OnStale.DEFAULT else OnStale.SERVE,
+                tile=view.tile,
+                owner=view.owner,
+                part_of=view.name,
+            )
+            found.append(part)
+    return tuple(found)

@@ -21,6 +21,7 @@ class Aspect(StrEnum):
     NAME = "name"
     ENTITY = "entity"
     SOURCE = "source"
+    JOINED_VIEWS = "joined views"
     ENTITY_FIELD = "entity field"
     CONDITION = "condition"
     EVENT_TIME = "event time"
@@ -79,7 +80,7 @@ def view_differences(before: FeatureView, after: FeatureView) -> tuple[Differenc
 
 
 def fields_read(view: FeatureView) -> frozenset[str]:
-    """Return the event fields that a view reads: its features', its conditions', its entity's, its time's."""
+    """Return the event fields that a stored view reads: its features', its conditions', its entity's, its time's."""
     conditions = (view.where, *(feature.condition for feature in view.aggregated))
     asked = {field for condition in conditions if condition is not None for field in condition.fields}
     own = {*view.source.entity_fields, view.source.event_time}
@@ -118,18 +119,19 @@ def computation(feature: Feature | Derived) -> str:
         else f" with a half-life of {format_duration(feature.half_life_us)}"
     )
     where = "" if feature.condition is None else f" where {feature.condition}"
-    return f"{feature.aggregate}({feature.subject}){time}{where}"
+    of = f" of {feature.source}" if feature.source else ""
+    return f"{feature.aggregate}({feature.subject}){of}{time}{where}"
 
 
 def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
-    source = view.source
     yield Aspect.NAME, view.name
     keys = f" ({', '.join(view.entity.keys)})" if view.entity.composite else ""
     yield Aspect.ENTITY, f"{view.entity.name}{keys}"
-    yield Aspect.SOURCE, source.event_type
-    yield Aspect.ENTITY_FIELD, ", ".join(source.entity_fields)
+    yield Aspect.SOURCE, ", ".join(source.event_type for source in view.sources)
+    yield Aspect.JOINED_VIEWS, ", ".join(one.ref for one in view.views) or "none"
+    yield Aspect.ENTITY_FIELD, "; ".join(", ".join(source.entity_fields) for source in view.sources)
     yield Aspect.CONDITION, "none" if view.where is None else str(view.where)
-    yield Aspect.EVENT_TIME, source.event_time
+    yield Aspect.EVENT_TIME, ", ".join(source.event_time for source in view.sources)
     yield Aspect.CODES, _codes(view)
     yield Aspect.WINDOWS, _times(feature.window_us for feature in view.aggregated)
     yield Aspect.HALF_LIVES, _times(feature.half_life_us for feature in view.aggregated)
@@ -141,7 +143,7 @@ def _aspects(view: FeatureView) -> Iterator[tuple[Aspect, str]]:
 
 def _codes(view: FeatureView) -> str:
     """Return the versions of code lists that a view reads, beyond the first: that one needs no declaration."""
-    later = [one for one in coded_fields(view) if one.codes.reads > 1]
+    later = [one for part in view.parts for one in coded_fields(part) if one.codes.reads > 1]
     return (
         ", ".join(f"{one.field} in version {one.codes.reads} of {one.codes.name}" for one in later) or "none"
     )
@@ -154,7 +156,7 @@ def _times(times_us: Iterable[int | None]) -> str:
 def _tiles(view: FeatureView) -> str:
     """Return the tiles' widths, which are the windows' resolution; empty-handed where no width fits."""
     try:
-        rings = derive_rings(view)
+        rings = [ring for part in view.parts for ring in derive_rings(part)]
     except ConfigurationError:
         return "no width fits"
     return ", ".join(format_duration(ring.width_us) for ring in rings) or "none"

@@ -119,7 +119,8 @@ class ViewLayout:
 
     @staticmethod
     def of(view: FeatureView) -> ViewLayout:
-        """Return the layout of a view (the same object for equal views)."""
+        """Return the layout of a view (the same object for equal views); of one that joins others, of a part."""
+        assert not view.joins, f"{view.ref} is stored as {', '.join(part.ref for part in view.stored)}"  # noqa: S101
         return _derive(view)
 
     @property

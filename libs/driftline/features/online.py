@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
 from driftline.features.entity_keys import split_key
+from driftline.features.joining import joined_values
 from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
 from driftline.features.layout import State, ViewLayout
 from driftline.features.read import ViewValues, read_state
@@ -93,6 +94,8 @@ class OnlineStore:
         ConfigurationError
             If the store holds this version of a view with other features.
         """
+        if any(view.joins for view, _ in requests):
+            return self._read_joined(requests, as_of_us)
         keys: list[str] = []
         wanted = [self._collect(view, entities, keys) for view, entities in requests]
         blobs = self._mget(keys)
@@ -110,13 +113,29 @@ class OnlineStore:
             p: parse_owner(value)[1] for p, value in zip(partitions, values, strict=True) if value is not None
         }
 
+    def _read_joined(
+        self,
+        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        as_of_us: NDArray[np.int64],
+    ) -> list[ViewValues]:
+        """Read what is stored of all views, each once, and join it."""
+        wanted = {
+            (part, id(entities)): (part, entities) for view, entities in requests for part in view.stored
+        }
+        found = dict(zip(wanted, self.read(list(wanted.values()), as_of_us), strict=True))
+
+        def values(view: FeatureView, entities: int) -> ViewValues:
+            return joined_values(view, lambda part: found[part, entities])
+
+        return [values(view, id(entities)) for view, entities in requests]
+
     def _collect(
         self, view: FeatureView, entities: Sequence[str | None] | pa.StringArray, keys: list[str]
     ) -> _Wanted:
         """Append the keys of a view's distinct entities, all parts of one entity side by side."""
         event_type = view.source.event_type
         partitions = self._partitions[event_type]
-        topic_key = self._project.event_types[event_type].key
+        topic_key = self._project.event_type(event_type).key
         keyed = topic_key in view.source.entity_fields
         start = len(keys)
         named, entity_of_row = _distinct(entities)

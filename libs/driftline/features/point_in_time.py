@@ -14,7 +14,8 @@ as of ``t`` if it was known at ``t``. So values come straight from the events, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +26,18 @@ from driftline.features.declarations import FeatureView
 from driftline.features.event_columns import event_keys, micros, one_array
 from driftline.features.history import History
 from driftline.features.history_totals import fill_totals
+from driftline.features.joining import joined_values
 from driftline.features.layout import ViewLayout
 from driftline.features.matching import layout_inputs, matches, spoken
 from driftline.features.read import ViewValues, finalize
 
 Ints = NDArray[np.int64]
+Events: TypeAlias = pa.Table | pa.RecordBatch
 
 
 def as_of_join(
     view: FeatureView,
-    events: pa.Table | pa.RecordBatch,
+    events: Events | Mapping[str, Events],
     keys: Sequence[str | None] | pa.Array,
     as_of_us: Ints,
     *,
@@ -48,8 +51,8 @@ def as_of_join(
     Parameters
     ----------
     events
-        The source's events, in any order, each once. Those without an entity or a time are left out, and those
-        that the view's condition leaves out.
+        The source's events, in any order, each once; of a view with several sources by event type. Those without
+        an entity or a time are left out, and those that the view's condition leaves out.
     keys
         The key of each row's entity (a composite one's as ``entity_keys.join_key`` makes it).
     as_of_us
@@ -59,6 +62,23 @@ def as_of_join(
     entities
         Column with the key of each event's entity; what the source's fields say unless said.
     """
+
+    def stored(part: FeatureView) -> ViewValues:
+        own = events[part.source.event_type] if isinstance(events, Mapping) else events
+        return _stored_join(part, own, keys, as_of_us, known_at=known_at, entities=entities)
+
+    return joined_values(view, stored)
+
+
+def _stored_join(
+    view: FeatureView,
+    events: Events,
+    keys: Sequence[str | None] | pa.Array,
+    as_of_us: Ints,
+    *,
+    known_at: str | None,
+    entities: str | None,
+) -> ViewValues:
     layout = ViewLayout.of(view)
     history, row_entity = _history(layout, events, keys, known_at=known_at, entities=entities)
     # Rows in the order of the events: what they search for lies side by side.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from driftline.features import FeatureView
 from driftline.features.aggregations import UNWINDOWED
+from driftline.features.derivations import Derived
 from driftline.features.event_columns import float_inputs, micros
 from driftline.features.matching import matches
 from driftline.features.update import present
@@ -105,11 +106,54 @@ def check_features(
     model: ModelDeclaration, view: FeatureView, rows: Rows, evidence: Evidence, chosen: Ints, notes: Notes
 ) -> None:
     """Compute the features of sampled rows again, and compare them (1)."""
+    for part in view.parts:
+        _check_stored(model, view, part, rows, evidence, chosen, notes)
+    if view.joins:
+        _check_formulas(model, view, rows, evidence, chosen, notes)
+
+
+def _check_formulas(
+    model: ModelDeclaration, view: FeatureView, rows: Rows, evidence: Evidence, chosen: Ints, notes: Notes
+) -> None:
+    """Compute what a view derives from several sources again, by the kernels from the events known by then."""
+    places = [place for place, one in enumerate(view.features) if isinstance(one, Derived)]
+    types = {part.source.event_type for part in view.stored}
+    known_us = {name: micros(evidence.events[name][KNOWN_AT]) for name in types}
+    again = np.full((len(chosen), len(places)), np.nan)
+    for at, row in enumerate(chosen.tolist() if places else ()):
+        by_us = int(evidence.answered_us[row])
+        known = {name: evidence.events[name].filter(pa.array(known_us[name] <= by_us)) for name in types}
+        again[at] = evidence.join(view, known, evidence.requests.slice(row, 1))[0, places]
+    exact = np.zeros(len(chosen), np.bool_)
+    for at, place in enumerate(places):
+        column = view.columns[place]
+        stored = rows.numeric[chosen, model.numeric_columns.index(column)]
+        wrong = np.flatnonzero(~_same(stored, again[:, at], exact))
+        notes.by_kernels.append(column)
+        notes.values += len(stored)
+        if len(wrong):
+            text = _differs(stored[wrong], again[wrong, at], 0)
+            notes.findings.append(
+                Finding(kind="feature", column=column, text=text, rows=len(wrong), of=len(chosen))
+            )
+
+
+def _check_stored(
+    model: ModelDeclaration,
+    served: FeatureView,
+    view: FeatureView,
+    rows: Rows,
+    evidence: Evidence,
+    chosen: Ints,
+    notes: Notes,
+) -> None:
+    """Compute the features of a stored view again; ``served`` is the view whose columns they are."""
     requests = evidence.requests.take(pa.array(chosen))
     held = _Sampled.of(view, evidence.events[view.source.event_type], requests)
     plain = known_features(view)
     names = [feature.name for feature in view.features]
-    columns = [model.numeric_columns.index(column) for column in view.columns]
+    told_as = [f"{served.name}__{name}" for name in names]
+    columns = [model.numeric_columns.index(column) for column in told_as]
     stored = rows.numeric[chosen][:, columns]
     again = np.full(stored.shape, np.nan)
     loose = np.zeros(stored.shape, np.bool_)
@@ -122,10 +166,11 @@ def check_features(
             again[at, place], loose[at, place] = found.get(name, (math.nan, False))
         if by_kernel:
             truncated = held.events.take(pa.array(held.known(key, by_us)))
-            again[at, by_kernel] = evidence.join(view, truncated, requests.slice(at, 1))[0, by_kernel]
-    notes.by_kernels += [view.columns[place] for place in by_kernel]
+            own = {view.source.event_type: truncated}
+            again[at, by_kernel] = evidence.join(view, own, requests.slice(at, 1))[0, by_kernel]
+    notes.by_kernels += [told_as[place] for place in by_kernel]
     notes.values += stored.size
-    for place, column in enumerate(view.columns):
+    for place, column in enumerate(told_as):
         wrong = np.flatnonzero(~_same(stored[:, place], again[:, place], loose[:, place]))
         if len(wrong):
             told = [keys[at] for at in wrong.tolist()]

@@ -62,7 +62,7 @@ def check_leaks(
     notes.findings += _known_labels(rows)
     _check_columns(model, rows, notes)
     progress("leak check: inputs")
-    for name in sorted({view.source.event_type for view in model.views}):
+    for name in sorted({part.source.event_type for view in model.views for part in view.stored}):
         _search_inputs(model, name, rows, evidence, notes)
         _known_early(model, name, evidence, notes)
     return LeakReport(
@@ -222,7 +222,8 @@ def _comparable(kind: InputType, field_type: pa.DataType) -> bool:
 def _known_early(model: ModelDeclaration, event_type: str, evidence: Evidence, notes: Notes) -> None:
     """Write down events that were known before they happened (4)."""
     events = evidence.events[event_type]
-    time = next(view.source.event_time for view in model.views if view.source.event_type == event_type)
+    stored = (part.source for view in model.views for part in view.stored)
+    time = next(source.event_time for source in stored if source.event_type == event_type)
     both = events.filter(pc.and_(pc.is_valid(events[time]), pc.is_valid(events[KNOWN_AT])))
     early = int((micros(both[time]) - micros(both[KNOWN_AT]) > evidence.future_skew_us).sum())
     if early:

@@ -24,8 +24,8 @@ from driftline.project.declaration import InputType, ModelDeclaration
 from driftline.project.history import KNOWN_AT, LABEL, LABEL_KNOWN_AT, History
 
 _Progress = Callable[[str], None]
-#: Returns a view's values ``[n, features]`` for requests, from the events of its source.
-Join = Callable[[FeatureView, pa.Table, pa.Table], NDArray[np.float64]]
+#: Returns a view's values ``[n, features]`` for requests, from the events by event type.
+Join = Callable[[FeatureView, Mapping[str, pa.Table], pa.Table], NDArray[np.float64]]
 #: At most so many views are joined at a time: each join holds copies of its events and rows.
 _JOINS = 4
 
@@ -77,7 +77,9 @@ def labelled_requests(requests: pa.Table, known_by_us: int) -> pa.Table:
     return requests.filter(pc.and_(pc.is_valid(requests[LABEL]), pc.fill_null(known, False)))
 
 
-def join_as_known(view: FeatureView, events: pa.Table, requests: pa.Table) -> NDArray[np.float64]:
+def join_as_known(
+    view: FeatureView, events: Mapping[str, pa.Table], requests: pa.Table
+) -> NDArray[np.float64]:
     """Return a view's values as of each request's ``event_time``, from the events that were ``known_at`` that instant."""
     keys = request_keys(view.entity, requests)
     return as_of_join(view, events, keys, _times(requests, "event_time"), known_at=KNOWN_AT).values
@@ -95,7 +97,7 @@ def assemble(
     spoken, _ = read_codes(requests, _times(requests, "event_time"), model.coded_inputs)
 
     def block(view: FeatureView) -> NDArray[np.float32]:
-        values = join(view, history.events[view.source.event_type], requests)
+        values = join(view, history.events, requests)
         with np.errstate(over="ignore"):  # as in scoring
             return np.asarray(values, dtype=np.float64).astype(np.float32)
 

@@ -67,9 +67,7 @@ def demonstrate(
     PlaybackError
         Where the play cannot go on.
     """
-    partitions = {
-        name: topics.all_of(project)[topics.events(name)].partitions for name in project.event_types
-    }
+    partitions = {name: topics.all_of(project)[topics.events(name)].partitions for name in project.fed_by}
     with SchemaRegistry(platform.registry_url) as registry, connect(platform.redis_url) as client:
         endpoints = Endpoints(
             kafka=platform.kafka,

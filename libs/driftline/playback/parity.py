@@ -59,7 +59,7 @@ def check_parity(project: Project, events: Mapping[str, pa.Table], predictions: 
             continue
         as_of_us = _int64(read["event_time"].cast(pa.timestamp("us")).cast(pa.int64()))
         keys = request_keys(view.entity, read)
-        again = as_of_join(view, events[view.source.event_type], keys, as_of_us, known_at=PUBLISHED_AT)
+        again = as_of_join(view, events, keys, as_of_us, known_at=PUBLISHED_AT)
         both = zip(served_of(view, read).T, as_served(again).T, strict=True)
         for column, (served, values) in zip((*view.columns, view.age_column), both, strict=True):
             same = same_bits(served, values)

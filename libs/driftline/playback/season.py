@@ -103,9 +103,7 @@ def play_watched(
     http_every: int = HTTP_EVERY,
 ) -> Chronicle:
     """Play the plan, with the loop at the player's heels; ``offers`` are requested at the end of their data."""
-    partitions = {
-        name: topics.all_of(project)[topics.events(name)].partitions for name in project.event_types
-    }
+    partitions = {name: topics.all_of(project)[topics.events(name)].partitions for name in project.fed_by}
     began = time.monotonic()
     with (
         SchemaRegistry(platform.registry_url) as registry,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from driftline.features import FeatureView
+from driftline.features import FeatureView, Source
 from driftline.features.code_lists import CodedField, CodeList, CodeVersion
 from driftline.project.declaration import EventType, InputType, ModelDeclaration
 from driftline.project.event_types import field_type
@@ -32,10 +32,15 @@ def with_codes(
     views: Mapping[str, FeatureView], lists: Mapping[str, CodeListSection]
 ) -> dict[str, FeatureView]:
     """Return views that know which of their events' fields are coded."""
-    return {
-        name: replace(view, source=replace(view.source, codes=_coded(view.source.event_type, lists)))
-        for name, view in views.items()
-    }
+    return {name: _with_codes(view, lists) for name, view in views.items()}
+
+
+def _with_codes(view: FeatureView, lists: Mapping[str, CodeListSection]) -> FeatureView:
+    def coded(one: Source) -> Source:
+        return replace(one, codes=_coded(one.event_type, lists))
+
+    joins = [_with_codes(one, lists) if isinstance(one, FeatureView) else coded(one) for one in view.joins]
+    return replace(view, source=coded(view.source), joins=joins)
 
 
 def codes_of_input(name: str, lists: Mapping[str, CodeListSection]) -> CodeList | None:
@@ -125,8 +130,9 @@ def _field_mistakes(
         keys |= {
             one
             for view in views.values()
-            if view.source.event_type == event
-            for one in view.source.entity_fields
+            for source in view.sources
+            if source.event_type == event
+            for one in source.entity_fields
         }
         for field in fields:
             kind = field_type(event_type.schema, field)

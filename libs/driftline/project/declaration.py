@@ -33,6 +33,8 @@ class EventType:
     event_time: str
     event_id: str = "event_id"
     partitions: int | None = None
+    #: Whether each event replaces the one of the same key: the topic is compacted, and views read the last values.
+    table: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +213,30 @@ class Project:
     #: Whether a model that reads a deprecated view after its last day is a mistake to `driftline check`.
     refuse_past_deprecations: bool = False
     freshness: Mapping[str, int] = field(default_factory=dict)
+    #: Streams of the platform that views may read like event types, by name.
+    platform_events: Mapping[str, EventType] = field(default_factory=dict)
+
+    def event_type(self, name: str) -> EventType:
+        """Return an event type that views read, one of the platform's too; KeyError where there is none."""
+        return self.event_types.get(name) or self.platform_events[name]
 
     def views_of(self, event_type: str) -> Iterator[FeatureView]:
-        """Yield the views that an event type feeds, in declared order."""
-        return (view for view in self.views.values() if view.source.event_type == event_type)
+        """Yield what is stored of views that an event type feeds, in declared order, each once."""
+        stored = dict.fromkeys(part for view in self.views.values() for part in view.stored)
+        return (part for part in stored if part.source.event_type == event_type)
+
+    def readers_of(self, event_type: str) -> Iterator[FeatureView]:
+        """Yield the views that are served from an event type's events, in declared order."""
+        for view in self.views.values():
+            if any(part.source.event_type == event_type for part in view.stored):
+                yield view
+
+    @property
+    def fed_by(self) -> Mapping[str, EventType]:
+        """The event types whose events the feature store applies: the project's, and the platform's that views read."""
+        read = {part.source.event_type for view in self.views.values() for part in view.stored}
+        own = {name: one for name, one in self.platform_events.items() if name in read}
+        return {**self.event_types, **own}
 
     @property
     def request_entities(self) -> tuple[str, ...]:

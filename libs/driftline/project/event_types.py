@@ -64,6 +64,7 @@ def load_event_type(folder: Path, name: str, spec: EventTypeSection) -> EventTyp
         event_time=spec.event_time,
         event_id=spec.event_id,
         partitions=spec.partitions,
+        table=spec.table,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from driftline.features import FeatureView
 from driftline.project.code_lists import code_list_mistakes, with_codes
 from driftline.project.declaration import EventType, ModelDeclaration, Project
 from driftline.project.deprecations import deprecation_mistakes
@@ -27,8 +28,16 @@ from driftline.project.model_building import (
     named_mistakes,
     request_name_mistakes,
 )
+from driftline.project.platform_events import PREDICTIONS, platform_events
 from driftline.project.sections import ModelSection, ProjectFile
-from driftline.project.view_loading import entity_mistakes, load_views, view_mistakes
+from driftline.project.tables import table_mistakes, with_tables
+from driftline.project.view_loading import (
+    DeclaredViews,
+    entity_mistakes,
+    joined_mistakes,
+    load_views,
+    view_mistakes,
+)
 from driftline.runtime.durations import parse_duration_us
 from driftline.runtime.errors import ConfigurationError
 
@@ -107,14 +116,21 @@ def examine_project(folder: Path) -> Examination:
     features = folder / declared.features
     found = load_views(features)
     mistakes += found.mistakes if features.is_file() else [_no_features(path, declared)]
-    for view in found.views.values() if isinstance(raw.get("events"), dict) else ():
-        if view.source.event_type not in broken:
-            mistakes += view_mistakes(features, view, found.variables[view.name], event_types)
+    stored = _stored(found) if isinstance(raw.get("events"), dict) else {}
+    for part, variable in stored.items():
+        if part.source.event_type not in {*broken, PREDICTIONS}:
+            mistakes += view_mistakes(features, part, variable, event_types)
+            mistakes += table_mistakes(features, part, variable, event_types)
     entities = {view.entity.name: view.entity for view in found.views.values()}
     mistakes += [*entity_mistakes(features, found), *deprecation_mistakes(features, found)]
-    views = with_codes(found.views, declared.code_lists)
+    mistakes += joined_mistakes(features, found)
+    views = with_codes(with_tables(found.views, event_types), declared.code_lists)
     known = KnownFeatures(entities=entities, views=views, lost=found.lost)
     models = _models(path, declared, raw, known, mistakes)
+    platform = platform_events(declared.name, models, folder)
+    for part, variable in stored.items():
+        if part.source.event_type in platform:
+            mistakes += view_mistakes(features, part, variable, platform)
     mistakes += code_list_mistakes(path, declared.code_lists, event_types, frozenset(broken), views, models)
     mistakes += request_name_mistakes(path, models)
     mistakes += freshness_mistakes(path, declared.freshness, known)
@@ -136,6 +152,7 @@ def examine_project(folder: Path) -> Examination:
             for view, target in declared.freshness.items()
             if view in found.views
         },
+        platform_events=platform,
     )
     return Examination(
         project=project,
@@ -147,6 +164,15 @@ def examine_project(folder: Path) -> Examination:
         incomplete_models=frozenset(_names(raw, "models") - _whole(models, declared)),
         features_whole=found.whole,
     )
+
+
+def _stored(found: DeclaredViews) -> dict[FeatureView, str]:
+    """Return all that is stored of the views, with the variable that declares it."""
+    stored: dict[FeatureView, str] = {}
+    for view in found.views.values():
+        for part in view.stored:
+            stored.setdefault(part, found.variables.get(part.name, found.variables[view.name]))
+    return stored
 
 
 def _no_yaml(path: Path, error: Exception) -> Mistake:

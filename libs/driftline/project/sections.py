@@ -24,6 +24,7 @@ class EventTypeSection(_Strict):
     event_time: str
     event_id: str = "event_id"
     partitions: int | None = Field(default=None, ge=1, le=1024)
+    table: bool = False
 
 
 class InputSection(_Strict):

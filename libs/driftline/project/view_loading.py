@@ -151,3 +151,16 @@ def entity_mistakes(path: Path, found: DeclaredViews) -> Iterator[Mistake]:
                 f"{', '.join(view.entity.keys)} in {view.name!r}; declare it once"
             )
             yield Mistake(path=path, text=text, names=(found.variables[view.name], known.name))
+
+
+def joined_mistakes(path: Path, found: DeclaredViews) -> Iterator[Mistake]:
+    """Yield where a view joins another one than the project has under that name."""
+    for view in found.views.values():
+        for one in view.views:
+            known = found.views.get(one.name)
+            if known is not None and known != one:
+                text = (
+                    f"feature view {view.name!r} joins {one.ref}, which is not the {known.ref} that this file declares under "
+                    "that name; join that one"
+                )
+                yield Mistake(path=path, text=text, names=(found.variables[view.name], one.name))

@@ -23,6 +23,7 @@ from driftline.contracts.prediction_fields import EVENT_TIME, FEATURE_VIEWS, PRE
 from driftline.contracts.topics import PREDICTIONS
 from driftline.features import FeatureView
 from driftline.features.event_columns import event_keys, float_inputs, micros, request_keys
+from driftline.features.joining import joined_values
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues, same_bits
 from driftline.project import Project
@@ -219,22 +220,41 @@ def _sampled(table: pa.Table, share: float) -> pa.Table:
 def _compare(
     look: ParityLook, features: ArchivedFeatures, view: FeatureView, read: pa.Table, grace_us: int
 ) -> None:
-    events = features.events_of(view, read, after_us=grace_us)
     keys = request_keys(view.entity, read).to_pylist()
     as_of_us, answered_us = micros(read[EVENT_TIME]), micros(read[PREDICTED_AT])
     served = served_of(view, read)
-    again = as_served(join_as_logged(view, events, keys, as_of_us, answered_us))
-    same = same_bits(served, again)
     explained = np.zeros(len(read), np.bool_)
-    differing = np.flatnonzero(~same.all(axis=1))[:_TRIED].tolist()
-    late = _LateEvents(view, events if differing else events.slice(0, 0), grace_us)
-    for row in differing:
-        explained[row] = late.explain(keys[row], int(as_of_us[row]), int(answered_us[row]), served[row])
+
+    def compute(part: FeatureView) -> ViewValues:
+        events = features.events_of(part, read, after_us=grace_us)
+        found = join_as_logged(part, events, keys, as_of_us, answered_us)
+        again = as_served(found)
+        # Of a part of several, the log has the values without an age of their own.
+        known = served if part is view else _served_part(view, part, served)
+        if known is None:
+            return found
+        again = again[:, : known.shape[1]]
+        differing = np.flatnonzero(~same_bits(known, again).all(axis=1))[:_TRIED].tolist()
+        late = _LateEvents(part, events if differing else events.slice(0, 0), grace_us)
+        for row in differing:
+            explained[row] |= late.explain(keys[row], int(as_of_us[row]), int(answered_us[row]), known[row])
+        return found
+
+    again = as_served(joined_values(view, compute))
+    same = same_bits(served, again)
     ids = read[REQUEST_ID].to_pylist()
     for place, column in enumerate((*view.columns, view.age_column)):
         found = look.columns.setdefault(column, ColumnParity(view=view.ref, column=column))
         wrong = ~same[:, place]
         found.add(served[:, place], again[:, place], wrong & ~explained, wrong & explained, ids)
+
+
+def _served_part(view: FeatureView, part: FeatureView, served: Floats) -> Floats | None:
+    """Return what was served of one of a view's parts; None for a part of a view that it joins."""
+    if part not in view.parts:
+        return None
+    names = [one.name for one in view.features]
+    return served[:, [names.index(one.name) for one in part.features]]
 
 
 class _LateEvents:
@@ -260,6 +280,7 @@ class _LateEvents:
         asked = [f"{number}" for number in range(len(ways))]
         instants = np.full(len(ways), as_of_us, np.int64)
         again = as_served(as_of_join(self._view, taken, asked, instants, known_at=_KNOWN, entities=_WAY))
+        again = again[:, : len(served)]
         return bool(same_bits(np.broadcast_to(served, again.shape), again).all(axis=1).any())
 
     def _ways(self, own: pa.Table, answered_us: int) -> Iterator[NDArray[np.intp]]:

@@ -25,6 +25,7 @@ from driftline.contracts.prediction_fields import EVENT_TIME, PREDICTED_AT
 from driftline.features import FeatureView
 from driftline.features.entity_keys import split_key
 from driftline.features.event_columns import event_keys, float_inputs, micros, request_keys
+from driftline.features.joining import joined_values
 from driftline.features.point_in_time import as_of_join
 from driftline.features.read import ViewValues
 from driftline.models.bundle import BundleManifest
@@ -86,18 +87,23 @@ class ArchivedFeatures:
     def _view(self, view: FeatureView, rows: pa.Table) -> ViewValues:
         keys = request_keys(view.entity, rows).to_pylist()
         as_of_us, answered_us = micros(rows[EVENT_TIME]), micros(rows[PREDICTED_AT])
-        return join_as_logged(view, self.events_of(view, rows), keys, as_of_us, answered_us)
+        return joined_values(
+            view,
+            lambda part: join_as_logged(part, self.events_of(part, rows), keys, as_of_us, answered_us),
+        )
 
     def events_of(self, view: FeatureView, rows: pa.Table, *, after_us: int = 0) -> pa.Table:
-        """Return the events that logged requests may have read of a view, and those logged up to ``after_us`` later."""
+        """Return the events that logged requests may have read of a stored view, and those logged up to ``after_us`` later."""
         keys = request_keys(view.entity, rows).to_pylist()
         as_of_us, answered_us = micros(rows[EVENT_TIME]), micros(rows[PREDICTED_AT])
-        age_us = float_inputs(rows, [view.age_column])[view.age_column] * 1_000
-        back_us = np.maximum(reach_us(view), np.nan_to_num(age_us, nan=0.0).astype(np.int64) + 1_000)
+        back_us = np.full(len(rows), reach_us(view))
+        if view.age_column in rows.column_names:  # a part of a view has no age of its own in the log
+            age_us = float_inputs(rows, [view.age_column])[view.age_column] * 1_000
+            back_us = np.maximum(back_us, np.nan_to_num(age_us, nan=0.0).astype(np.int64) + 1_000)
         return self._read(view, keys, int((as_of_us - back_us).min()), int(answered_us.max()) + after_us)
 
     def _read(self, view: FeatureView, keys: Sequence[str | None], since_us: int, until_us: int) -> pa.Table:
-        event_type = self._project.event_types[view.source.event_type]
+        event_type = self._project.event_type(view.source.event_type)
         time = event_type.event_time
         since, until = (pa.scalar(one, pa.int64()).cast(INSTANT) for one in (since_us, until_us))
         chosen = (

@@ -54,6 +54,11 @@ EVENTS_DUPLICATE = Counter(
 EVENTS_TOO_LATE = Counter(
     "driftline_events_too_late", "Events older than every window that a view keeps.", ["view"]
 )
+EVENTS_LEFT_OUT = Counter(
+    "driftline_events_left_out",
+    "Records of the platform's own streams that the store cannot use, like predictions about the future.",
+    ["event_type"],
+)
 UNMAPPED_CODES = Counter(
     "driftline_unmapped_codes",
     "Values of a code list without a counterpart in the version that a view or a model reads.",

@@ -26,8 +26,10 @@ from driftline.contracts.wire import split
 from driftline.features import FeatureView
 from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import event_keys
+from driftline.features.joining import joined_values
 from driftline.features.matching import matches, spoken
 from driftline.features.point_in_time import as_of_join
+from driftline.features.read import ViewValues
 from driftline.project import EventType, Project
 from driftline.runtime.errors import BadMessageError, RefusedError
 from driftline.runtime.ids import parse_id
@@ -36,6 +38,8 @@ from driftline.serving.log_reading import CLOCK_SLACK_MS, LogReader, where_to_lo
 
 #: What describes the newest event (last, time since last) has no window; its events are searched so far back.
 _LONGEST_MS = 30 * 86_400_000
+#: The rows of a table stay, however old.
+_ALL_TIME_US = 50 * 365 * 86_400_000_000
 _KNOWN = "__known"
 
 Tell = Callable[[str], None]
@@ -195,12 +199,13 @@ class _Events:
         self._views = [project.views[name] for name in named if name in project.views]
 
     def of(self, view: FeatureView) -> FoundEvents:
-        """Return the events of all entities of the request of the view's event type."""
-        event_type = self._project.event_types[view.source.event_type]
+        """Return the events of all entities of the request of a stored view's event type."""
+        event_type = self._project.event_type(view.source.event_type)
         if event_type.name not in self._found:
             topic = self._topics.events(event_type.name)
             self._tell(f"Reading the events in {topic}")
-            siblings = [one for one in self._views if one.source.event_type == event_type.name]
+            stored = [part for one in self._views for part in one.stored]
+            siblings = [one for one in stored if one.source.event_type == event_type.name]
             wanted: dict[str, list[str]] = {}
             for one in siblings:
                 # Of a composite entity the events of its first part: a few too many, until they are told apart.
@@ -213,7 +218,9 @@ class _Events:
                 topic,
                 wanted,
                 # A record is not older than its event, but for the skew that the store allows.
-                since_ms=(self.as_of_us - self._project.future_skew_us) // 1_000 - reach_ms - CLOCK_SLACK_MS,
+                since_ms=max(
+                    0, (self.as_of_us - self._project.future_skew_us) // 1_000 - reach_ms - CLOCK_SLACK_MS
+                ),
                 before_ms=_micros(self._record[names.PREDICTED_AT]) // 1_000,
                 max_records=self._max_records,
             )
@@ -221,7 +228,9 @@ class _Events:
 
 
 def reach_us(view: FeatureView) -> int:
-    """Return how far back from an instant a view's events lie."""
+    """Return how far back from an instant a stored view's events lie."""
+    if view.source.table:
+        return _ALL_TIME_US
     reaches = [one.reach_us for one in view.aggregated]
     return max(_LONGEST_MS * 1_000 if reach is None else reach for reach in reaches)
 
@@ -236,15 +245,10 @@ def _trace_view(
     values = {one.name: record.get(column) for one, column in zip(view.features, view.columns, strict=True)}
     parts = [record[name] for name in view.entity.keys]
     key = join_key(parts) if view.entity.composite else parts[0]
-    found = events.of(view)
-    event_type = project.event_types[view.source.event_type]
-    own = found.table.filter(pc.equal(event_keys(view.source, found.table), pa.scalar(key)))
-    if view.where is not None:
-        own = own.filter(pa.array(matches(view.where, spoken(view, own)[0])))
-    times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
-    inside = np.flatnonzero((times > events.as_of_us - reach_us(view)) & (times <= events.as_of_us))
-    shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]
-    enough = found.whole or (found.finished and all(one.reach_us is not None for one in view.aggregated))
+    sources = [_traced(project, part, key, events, newest) for part in view.stored]
+    own = {part.ref: one.own for part, one in zip(view.stored, sources, strict=True)}
+    enough = all(one.enough for one in sources)
+    shown = sorted((pair for one in sources for pair in one.newest), key=lambda pair: -pair[0])
     return ViewTrace(
         view=name,
         version=view.version,
@@ -252,10 +256,40 @@ def _trace_view(
         key=key,
         age_ms=record.get(view.age_column),
         values=values,
-        events=len(inside),
-        newest=[_event_json(event_type, one) for one in own.take(pa.array(shown)).to_pylist()],
-        complete=found.finished,
+        events=sum(one.inside for one in sources),
+        newest=[told for _, told in shown[:newest]],
+        complete=all(one.finished for one in sources),
         recomputed_equal=_recompute(view, own, key, events.as_of_us, values) if enough else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TracedSource:
+    """An entity's events in one of a view's sources; ``newest`` are those shown, each with its event time."""
+
+    own: pa.Table
+    inside: int
+    newest: list[tuple[int, dict[str, Any]]]
+    finished: bool
+    enough: bool
+
+
+def _traced(project: Project, part: FeatureView, key: str, events: _Events, newest: int) -> _TracedSource:
+    found = events.of(part)
+    event_type = project.event_type(part.source.event_type)
+    own = found.table.filter(pc.equal(event_keys(part.source, found.table), pa.scalar(key)))
+    if part.where is not None:
+        own = own.filter(pa.array(matches(part.where, spoken(part, own)[0])))
+    times = own.column(event_type.event_time).cast(pa.int64()).to_numpy()
+    inside = np.flatnonzero((times > events.as_of_us - reach_us(part)) & (times <= events.as_of_us))
+    shown = inside[np.argsort(times[inside], kind="stable")][::-1][:newest]
+    told = [_event_json(event_type, one) for one in own.take(pa.array(shown)).to_pylist()]
+    return _TracedSource(
+        own=own,
+        inside=len(inside),
+        newest=list(zip(times[shown].tolist(), told, strict=True)),
+        finished=found.finished,
+        enough=found.whole or (found.finished and all(one.reach_us is not None for one in part.aggregated)),
     )
 
 
@@ -273,12 +307,21 @@ def _as_logged(name: str, version: int, record: Mapping[str, Any]) -> ViewTrace:
 
 
 def _recompute(
-    view: FeatureView, own: pa.Table, key: str, as_of_us: int, served: Mapping[str, float | None]
+    view: FeatureView,
+    own: Mapping[str, pa.Table],
+    key: str,
+    as_of_us: int,
+    served: Mapping[str, float | None],
 ) -> bool:
-    """Tell whether the events give the served values again."""
-    # Each was in the store when the prediction was made, whatever its event time says.
-    known = own.append_column(_KNOWN, pa.array(np.full(len(own), as_of_us), pa.timestamp("us")))
-    again = as_of_join(view, known, [key], np.array([as_of_us], np.int64), known_at=_KNOWN).values[0]
+    """Tell whether the events, by stored view, give the served values again."""
+
+    def stored(part: FeatureView) -> ViewValues:
+        # Each was in the store when the prediction was made, whatever its event time says.
+        there = own[part.ref]
+        known = there.append_column(_KNOWN, pa.array(np.full(len(there), as_of_us), pa.timestamp("us")))
+        return as_of_join(part, known, [key], np.array([as_of_us], np.int64), known_at=_KNOWN)
+
+    again = joined_values(view, stored).values[0]
     wanted = np.array([np.nan if value is None else value for value in served.values()])
     return bool(np.array_equal(again, wanted, equal_nan=True))
 
