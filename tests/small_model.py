@@ -18,13 +18,19 @@ _ROWS = 400
 
 
 def write_model(
-    project: Project, models: Path, version: str = "1", *, reference: bool = False, seed: int = 3
+    project: Project,
+    models: Path,
+    version: str = "1",
+    *,
+    model: str = "",
+    reference: bool = False,
+    seed: int = 3,
 ) -> None:
-    """Train, convert, write and activate the project's only model; with a reference for drift if asked.
+    """Train, convert, write and activate a model, the project's only one unless named; with a reference if asked.
 
     Another seed makes another model.
     """
-    (declaration,) = project.models.values()
+    (declaration,) = (one for one in project.models.values() if model in {"", one.name})
     columns = Columns(numeric=declaration.numeric_columns, categorical=declaration.categorical_columns)
     rng = np.random.default_rng(seed)
     numeric = rng.normal(50, 30, (_ROWS, len(columns.numeric)))

@@ -28,7 +28,8 @@ def run_feature_store(
     )
     if not partitions or not wait_for_redis(settings.redis_url, health=health, stop=stop):
         return
-    feeds = _feeds(settings, project, topics, partitions)
+    registry = SchemaRegistry(settings.schema_registry_url)
+    feeds = _feeds(project, topics, registry, partitions)
     store = FencedStore(settings.redis_url, prefix=topics.prefix, clock=SystemClock())
     consumer = PartitionedConsumer(
         settings.kafka_config(),
@@ -53,13 +54,13 @@ def run_feature_store(
         run_pipeline(consumer, pipeline, stop=stop, health=health)
     finally:
         store.close()
+        registry.close()
 
 
 def _feeds(
-    settings: FeatureStoreSettings, project: Project, topics: Topics, partitions: Mapping[str, int]
+    project: Project, topics: Topics, registry: SchemaRegistry, partitions: Mapping[str, int]
 ) -> dict[str, Feed]:
     """Return a feed for each event type that views may read."""
-    registry = SchemaRegistry(settings.schema_registry_url)
     return {
         topics.events(name): Feed(
             event_type=name,

@@ -1,7 +1,9 @@
 """Views of several sources: each is stored apart, and joined by entity when the view is read, online and offline alike.
 
-What of a source is older than the view's time-to-live is stale, whatever the others bring: its features are served by
-the view's policy, and the view's status is STALE. The view's age is that of its newest event.
+A view is as old as the source that is furthest behind: its age is the largest of its streams' (each the age of the
+entity's newest event there; streams without events of it do not count). Rows of a table do not grow old. A view that has no
+stream of its own is as old as the views that it joins. What comes from a stream that is older than the time-to-live is
+served by the view's policy, each stream's features by themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.features.declarations import FeatureView
+from driftline.features.declarations import FeatureView, OnStale
 from driftline.features.derivations import Derived, evaluate
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 
@@ -36,8 +38,8 @@ def joined_values(view: FeatureView, read: ReadStored) -> ViewValues:
     plan = _plan(view)
     parts = [read(part) for part in view.parts]
     others = [joined_values(one, read) for one in view.views]
-    read_before = [*parts, *others]
-    values = np.full((len(read_before[0].age_us), len(view.features)), np.nan)
+    age_us = _age(view, parts, others)
+    values = np.full((len(age_us), len(view.features)), np.nan)
     for part, places in zip(parts, plan.places, strict=True):
         values[:, places] = part.values
     columns = {feature.name: values[:, place] for place, feature in enumerate(view.features)}
@@ -48,22 +50,24 @@ def joined_values(view: FeatureView, read: ReadStored) -> ViewValues:
         values[:, place] = (
             result if derived.default is None else np.where(np.isnan(result), derived.default, result)
         )
-    return ViewValues(values=values, age_us=_age(read_before), status=_status(read_before))
+    return ViewValues(values=values, age_us=age_us, status=_status(view, age_us, others))
 
 
-def _age(parts: Sequence[ViewValues]) -> NDArray[np.int64]:
-    """Return the age of the newest event of any; -1 where there is none."""
-    ages = np.stack([part.age_us for part in parts])
-    never = np.iinfo(np.int64).max
-    age: NDArray[np.int64] = np.where(ages < 0, never, ages).min(axis=0)
-    return np.where(age == never, -1, age)
+def _age(view: FeatureView, parts: Sequence[ViewValues], others: Sequence[ViewValues]) -> NDArray[np.int64]:
+    """Return how far behind the view's streams are, or what stands for them; -1 where none has events."""
+    streams = [found for part, found in zip(view.parts, parts, strict=True) if not part.source.table]
+    age: NDArray[np.int64] = np.stack([one.age_us for one in streams or others or parts]).max(axis=0)
+    return age
 
 
-def _status(parts: Sequence[ViewValues]) -> NDArray[np.uint8]:
-    found = np.stack([part.status for part in parts])
-    status = np.full(found.shape[1], FRESH, np.uint8)
-    status[(found == MISSING).all(axis=0)] = MISSING
-    status[(found == STALE).any(axis=0)] = STALE
+def _status(view: FeatureView, age_us: NDArray[np.int64], others: Sequence[ViewValues]) -> NDArray[np.uint8]:
+    status = np.full(len(age_us), FRESH, np.uint8)
+    status[age_us < 0] = MISSING
+    if view.ttl_us is not None:
+        status[age_us > view.ttl_us] = STALE
+    for one, found in zip(view.views, others, strict=True):
+        if one.on_stale is OnStale.REFUSE:
+            status[found.status == STALE] = STALE
     return status
 
 

@@ -150,23 +150,30 @@ def test_each_source_is_stored_as_a_view_of_its_own() -> None:
     assert replace(TRAFFIC, joins=list(TRAFFIC.joins)) == TRAFFIC
 
 
-def test_age_is_that_of_the_newest_event_and_a_silent_source_is_stale() -> None:
+def test_a_view_is_as_old_as_the_stream_that_is_furthest_behind() -> None:
     view = replace(TRAFFIC, ttl="2h", on_stale=OnStale.DEFAULT)
     flight = {"origin": "JFK", "destination": "JFK", "delay": 4.0}
     hour_ago, day_ago = NOW_US - HOUR_US, NOW_US - 24 * HOUR_US
     quiet = events_of([{**flight, "at": hour_ago}], [{**flight, "at": day_ago}], [])
     found = online(view, quiet, "JFK", NOW_US)
     values = dict(zip([one.name for one in view.features], found.values[0].tolist(), strict=True))
-    assert found.age_us.tolist() == [HOUR_US]
+    assert found.age_us.tolist() == [24 * HOUR_US]
     assert found.status.tolist() == [STALE]
     assert (values["arrivals_mean_delay_3h"], values["mean_delay_3h"]) == (0.0, 4.0)
     fresh = online(view, events_of([{**flight, "at": hour_ago}], [], []), "JFK", NOW_US)
     assert (fresh.status.tolist(), fresh.age_us.tolist()) == ([FRESH], [HOUR_US])
     nothing = online(view, events_of([], [], []), "JFK", NOW_US)
     assert (nothing.status.tolist(), nothing.age_us.tolist()) == ([MISSING], [-1])
+    refusing = replace(WEATHER, ttl="2h", on_stale="refuse")
+    old = events_of([{**flight, "at": hour_ago}], [], [{"airport": "JFK", "wind": 1.0, "at": day_ago}])
+    refused = online(replace(view, joins=[IN, BACK, refusing], on_stale="refuse"), old, "JFK", NOW_US)
+    assert (refused.status.tolist(), refused.age_us.tolist()) == ([STALE], [HOUR_US])
     tables = [replace(IN, table=True), BACK, WEATHER]
     lookup = online(replace(view, joins=tables), quiet, "JFK", NOW_US)
-    assert lookup.status.tolist() == [FRESH]  # rows of a table do not grow old
+    assert (lookup.status.tolist(), lookup.age_us.tolist()) == (
+        [FRESH],
+        [HOUR_US],
+    )  # rows of a table do not grow old
 
 
 def test_a_view_may_be_nothing_but_formulas_over_others() -> None:
