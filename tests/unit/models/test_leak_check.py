@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from driftline.features import FeatureView, count, derived, feature, last
 from driftline.models import plain_features
 from driftline.models.leak_check import check_leaks
 from driftline.models.leak_report import Evidence, LeakReport
@@ -207,3 +208,43 @@ def test_too_few_rows_say_so() -> None:
     report = check(requests().slice(0, 50))
     assert report.clean
     assert len(report.unjudged) == 1
+
+
+BY_CUSTOMER = PROJECT.views["customer_payments"]
+REFUNDS = replace(BY_CUSTOMER.source, event_type="refunds", name="refunds")
+JOINED = FeatureView(
+    "customer_now",
+    1,
+    BY_CUSTOMER.source,
+    [
+        count().over("1h"),
+        derived("both", feature("refunds_last_amount") + feature("customer_payments__last_amount")),
+        last("amount").of(REFUNDS),
+    ],
+    joins=[REFUNDS, BY_CUSTOMER],
+)
+
+
+def examine_joined(*, refunds_known_early: bool) -> LeakReport:
+    """Check a set with a view of two sources and another view."""
+    model = replace(MODEL, views=(JOINED,), entities=(BY_CUSTOMER.entity,), segments=(), baseline=None)
+    asked, refunds = requests(), payments().slice(0, EVENTS // 2)
+    early = with_column(refunds, "known_at", refunds["paid_at"].combine_chunks())
+    used = {"payments": payments(), "refunds": early if refunds_known_early else refunds}
+    rows = assemble(model, History(events=used, requests=asked), asked)
+    evidence = Evidence(
+        events={"payments": payments(), "refunds": refunds},
+        requests=asked,
+        answered_us=asked["event_time"].cast(pa.int64()).to_numpy(),
+        join=join_as_known,
+        future_skew_us=PROJECT.future_skew_us,
+    )
+    return check_leaks(model, rows, evidence, sample=SAMPLE)
+
+
+def test_views_of_several_sources_are_checked_source_by_source_and_formulas_by_the_kernels() -> None:
+    clean = examine_joined(refunds_known_early=False)
+    assert clean.clean, clean.findings
+    assert (clean.values, clean.by_kernels) == (SAMPLE * 3, ("customer_now__both",))
+    texts = found(examine_joined(refunds_known_early=True))
+    assert set(texts) == {"customer_now__refunds_last_amount", "customer_now__both"}

@@ -1,5 +1,6 @@
 """Given a log and the events behind it, what was served otherwise is found, and what was on its way is not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from driftline.archive.columns import INSTANT, placed
 from driftline.archive.sink import Span, TopicTable
 from driftline.archive.tables import TOPICS, Archive
+from driftline.features import FeatureView, count, derived, feature, last
 from driftline.features.event_columns import micros, request_keys
+from driftline.features.joining import joined_values
 from driftline.project import Project
 from driftline.replay.parity import ParityLook, as_served, look_at_parity
 from driftline.replay.recomputing import join_as_logged
@@ -35,8 +38,9 @@ def served(log: pa.Table, events: pa.Table, project: Project) -> pa.Table:
     once = events.filter(pa.array(first))
     for view in project.request_views:
         keys = request_keys(view.entity, log).to_pylist()
+        as_of_us, answered_us = micros(log["event_time"]), micros(log["predicted_at"])
         found = as_served(
-            join_as_logged(view, once, keys, micros(log["event_time"]), micros(log["predicted_at"]))
+            joined_values(view, lambda part: join_as_logged(part, once, keys, as_of_us, answered_us))  # noqa: B023
         )
         for name, column in zip((*view.columns, view.age_column), found.T, strict=True):
             values = pa.array(np.ascontiguousarray(column), mask=np.isnan(column))
@@ -180,3 +184,62 @@ def test_views_that_are_declared_no_more_are_counted(
     found = look(project, archive)
     assert found.values == 0
     assert found.other_versions == pc.sum(pc.greater(pc.list_value_length(pa.array(old, kind)), 0)).as_py()
+
+
+@pytest.fixture
+def joining(project: Project, log: pa.Table) -> tuple[Project, pa.Table]:
+    """The project and its log, with a view of two sources beside the others."""
+    fraud = project.models["fraud"]
+    own = project.views["customer_payments"]
+    other = replace(own.source, name="other")
+    view = FeatureView(
+        "customer_now",
+        1,
+        own.source,
+        [
+            count().over("24h"),
+            last("amount").of(other),
+            derived("part", feature("other_last_amount") / feature("customer_payments__mean_amount_1d")),
+        ],
+        joins=[other, own],
+    )
+    refs = [[*refs, view.ref] if refs else refs for refs in log["feature_views"].to_pylist()]
+    place = log.column_names.index("feature_views")
+    log = log.set_column(place, "feature_views", pa.array(refs, log.schema.field("feature_views").type))
+    for name in view.columns:
+        log = log.append_column(name, pa.nulls(len(log), pa.float64()))
+    log = log.append_column(view.age_column, pa.nulls(len(log), pa.int64()))
+    models = {"fraud": replace(fraud, views=(*fraud.views, view))}
+    return replace(project, views={**project.views, view.name: view}, models=models), log
+
+
+def test_a_joined_view_is_computed_again_from_its_sources(
+    joining: tuple[Project, pa.Table], archive: Archive
+) -> None:
+    project, log = joining
+    store(archive, "payments", payments())
+    right = served(log, payments(), project)
+    store(archive, "predictions", changed(right, "customer_now__part", r3=-1.0))
+    found = look(project, archive)
+    (different,) = found.different
+    assert (different.column, different.different, different.view) == (
+        "customer_now__part",
+        1,
+        "customer_now@1",
+    )
+    assert found.values == ANSWERED * (12 + 4)
+
+
+def test_an_event_on_its_way_to_a_source_is_no_mismatch_of_the_joined_view(
+    joining: tuple[Project, pa.Table], archive: Archive
+) -> None:
+    project, log = joining
+    row = ROWS - 2
+    late = late_payments(log, row, [SECOND_US], 1)
+    store_both(archive, payments(), late)
+    store(archive, "predictions", served(log, payments(), project))
+    found = look(project, archive)
+    assert found.different == ()
+    flying = {one.column for one in found.columns.values() if one.in_flight}
+    assert {"customer_now__part", "customer_now__count_1d"} <= flying
+    assert {"customer_now__part"} <= {one.column for one in look(project, archive, grace_us=0).different}

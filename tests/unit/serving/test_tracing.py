@@ -124,3 +124,33 @@ def test_a_decayed_view_reaches_back_as_far_as_its_weights() -> None:
     features = [count().over("1h"), decayed_count(half_life="30m")]
     assert reach_us(replace(VIEW, features=features)) == 8 * 30 * MINUTE_US
     assert reach_us(replace(VIEW, features=[*features, last("amount")])) > 24 * 60 * MINUTE_US
+
+
+def test_the_sources_of_a_joined_view_are_told_together_and_give_the_values_again(events: pa.Table) -> None:
+    shop = load_project(Path(__file__).parents[2] / "e2e" / "shop")
+    again = replace(VIEW.source, name="again")
+    view = FeatureView(
+        "both",
+        1,
+        VIEW.source,
+        [
+            count().over("1h"),
+            last("amount").of(again),
+            derived("sum", feature("count_1h") + feature("pair_payments__kept")),
+        ],
+        joins=[again, VIEW],
+    )
+    project = replace(shop, views={view.name: view})
+    served = as_of_join(view, events, [join_key(["ann", "a,b"])], np.array([NOW_US])).values[0]
+    asked = {
+        **record(events),
+        view.age_column: 60_000,
+        **dict(zip(view.columns, served.tolist(), strict=True)),
+    }
+    traced = _trace_view(project, view.ref, asked, Found(events), newest=2)  # type: ignore[arg-type]
+    assert (traced.events, traced.recomputed_equal) == (4 + 4 + 3, True)
+    assert [event["event_id"] for event in traced.newest] == ["0", "0"]
+    wrong = {**asked, "both__sum": 1.0}
+    assert _trace_view(project, view.ref, wrong, Found(events), newest=2).recomputed_equal is False  # type: ignore[arg-type]
+    table = replace(view, joins=[replace(again, table=True), VIEW])
+    assert reach_us(table.parts[1]) > 40 * 365 * 24 * 60 * MINUTE_US
