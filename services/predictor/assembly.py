@@ -34,6 +34,7 @@ from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.overlapped import Overlapped
 from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
@@ -178,7 +179,7 @@ class Predictor:
             look_after=self._look_after,
         )
         try:
-            run_pipeline(consumer, pipeline, stop=stop, health=self._health, until=until)
+            run_pipeline(consumer, Overlapped(pipeline), stop=stop, health=self._health, until=until)
         finally:
             sink.close()
 

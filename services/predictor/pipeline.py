@@ -1,10 +1,15 @@
 """Requests from the topic to predictions in the log, exactly once: decode, predict, encode, commit."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from confluent_kafka import Message
 
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
 from driftline.runtime import metrics
+from driftline.runtime.errors import BadMessageError
 from driftline.serving.predict import PredictionEngine
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
@@ -15,7 +20,7 @@ TOPIC = fields.CHANNELS[1]
 
 
 class PredictorPipeline:
-    """The steps from a batch of requests to the log (a ``driftline.streaming.loop.Pipeline``)."""
+    """The steps from a batch of requests to the log (a ``driftline.streaming.overlapped.TwoStep``)."""
 
     def __init__(
         self,
@@ -40,8 +45,8 @@ class PredictorPipeline:
         """Start where the group has committed."""
         return self._sink.positions(partitions)
 
-    def process(self, batches: Sequence[PartitionBatch]) -> None:
-        """Predict batches; answers, dead letters and offsets are one transaction."""
+    def prepare(self, batches: Sequence[PartitionBatch]) -> Callable[[], None]:
+        """Predict batches; answers, dead letters and offsets are one transaction, which what is returned makes."""
         messages = [message for batch in batches for message in batch.messages]
         with metrics.STEP_SECONDS.labels("decode").time():
             decoded = self._decoder.decode([message.value() for message in messages])
@@ -50,10 +55,24 @@ class PredictorPipeline:
         with metrics.STEP_SECONDS.labels("encode").time():
             values = self._encoder.encode(predictions)
         keys = predictions.column(fields.REQUEST_ID).to_pylist()
-        with metrics.STEP_SECONDS.labels("commit").time(), self._sink.transaction(batches) as transaction:
+        bad = [(messages[row.index], row.error) for row in decoded.bad]
+        return partial(self._commit, batches, keys, values, bad, self._sink.member())
+
+    def _commit(
+        self,
+        batches: Sequence[PartitionBatch],
+        keys: Sequence[str],
+        values: Sequence[bytes],
+        bad: Sequence[tuple[Message, BadMessageError]],
+        member: Any,
+    ) -> None:
+        with (
+            metrics.STEP_SECONDS.labels("commit").time(),
+            self._sink.transaction(batches, member=member) as transaction,
+        ):
             transaction.send(self._log, keys, values)
-            for row in decoded.bad:
-                transaction.dead_letter(messages[row.index], row.error)
+            for message, error in bad:
+                transaction.dead_letter(message, error)
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Nothing is kept of a partition."""

@@ -1,5 +1,8 @@
 """The vocabulary of errors: a handful, one meaning each. Anything else crashes the process, loudly."""
 
+from collections.abc import Collection
+from typing import Any
+
 
 class DriftlineError(Exception):
     """Something that driftline understands and can explain to a person."""
@@ -23,7 +26,14 @@ class BackpressureError(DriftlineError):
 
 
 class UnavailableError(DriftlineError):
-    """Infrastructure (broker, registry, store) cannot be reached now: try again."""
+    """Infrastructure (broker, registry, store) cannot be reached now: try again.
+
+    ``partitions`` are those of a stream whose work has failed with it, where that was not the work in hand.
+    """
+
+    def __init__(self, reason: str = "", *, partitions: Collection[Any] = ()) -> None:
+        super().__init__(reason)
+        self.partitions = tuple(partitions)
 
 
 class RefusedError(DriftlineError):

@@ -151,9 +151,15 @@ class KafkaSink:
             raise UnavailableError(f"transactions cannot be started: {error}") from error
         return producer
 
+    def member(self) -> Any:
+        """Return the group's member as it is now, for a transaction that is made later, in its name."""
+        return self._consumer.group_metadata()
+
     @contextmanager
-    def transaction(self, batches: Sequence[PartitionBatch]) -> Iterator[Transaction]:
+    def transaction(self, batches: Sequence[PartitionBatch], *, member: Any = None) -> Iterator[Transaction]:
         """Commit what the block sends, and the batches as processed; abort if anything fails.
+
+        ``member`` is in whose name the offsets are committed; the member as it is then unless given.
 
         Raises
         ------
@@ -169,7 +175,7 @@ class KafkaSink:
         try:
             producer.begin_transaction()  # (2)
             yield transaction  # (3)
-            self._commit(producer, batches)
+            self._commit(producer, batches, member)
         except KafkaException as error:
             if error.args[0].fatal():
                 metrics.TRANSACTIONS.labels("fenced").inc()
@@ -184,13 +190,13 @@ class KafkaSink:
         metrics.TRANSACTIONS.labels("committed").inc()
         count_dead_letters(transaction.letters)
 
-    def _commit(self, producer: Producer, batches: Sequence[PartitionBatch]) -> None:
+    def _commit(self, producer: Producer, batches: Sequence[PartitionBatch], member: Any) -> None:
         offsets = [
             TopicPartition(batch.partition.topic, batch.partition.number, batch.next_offset)
             for batch in batches
         ]
         until = time.monotonic() + _TRANSACTION_SECONDS
-        member = self._consumer.group_metadata()
+        member = self.member() if member is None else member
         send = partial(producer.send_offsets_to_transaction, offsets, member)
         _retried(partial(_in_time, send), until=until)  # (4)
         _retried(producer.commit_transaction, until=until)  # (5)

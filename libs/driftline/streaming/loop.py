@@ -14,6 +14,7 @@ from driftline.runtime.errors import LostOwnershipError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.streaming.consumer import PartitionedConsumer
+from driftline.streaming.overlapped import Overlapped
 from driftline.streaming.partitions import Partition, PartitionBatch
 from driftline.streaming.stall_guard import StallGuard
 
@@ -66,8 +67,17 @@ def run_pipeline(
                 loop.turn()
                 watching.turned()
     finally:
+        if isinstance(pipeline, Overlapped):
+            _finish(pipeline)
         consumer.close()
         pipeline.forget(consumer.take_revoked())
+
+
+def _finish(pipeline: Overlapped) -> None:
+    try:
+        pipeline.close()
+    except UnavailableError as error:
+        _log.warning("the last batch was not committed; it comes again", error=str(error))
 
 
 class _Loop:
@@ -123,6 +133,8 @@ class _Loop:
             delay = LOST_OWNERSHIP_SECONDS
         else:
             delay, self._backoff = self._backoff, min(self._backoff * 2, _LAST_BACKOFF)
+        if isinstance(error, UnavailableError):
+            partitions = tuple(dict.fromkeys((*partitions, *error.partitions)))
         names = [str(partition) for partition in partitions]
         _log.warning("starting anew from the sink", partitions=names, seconds=delay, error=str(error))
         self._health.set("stream", ready=False, detail=str(error))
@@ -133,6 +145,8 @@ class _Loop:
         try:
             reset = self._pipeline.idle()
         except UnavailableError as error:
+            if error.partitions:
+                self._again((), error)
             self._health.set("stream", ready=False, detail=str(error))
             return
         if reset:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import read_origin
 from driftline.streaming.kafka_sink import KafkaSink, Transaction
 from driftline.streaming.loop import run_pipeline
+from driftline.streaming.overlapped import Overlapped
 from driftline.streaming.partitions import Partition, PartitionBatch
 
 PARTITIONS = 3
@@ -81,8 +83,11 @@ def streams(kafka: str, unique: str) -> Iterator[Streams]:
 class Echo:
     """A pipeline that sends every number on, except multiples of 100, which are bad."""
 
-    def __init__(self, streams: Streams, *, instance: str = "echo-0", max_batch: int = 100) -> None:
+    def __init__(
+        self, streams: Streams, *, instance: str = "echo-0", max_batch: int = 100, overlapped: bool = False
+    ) -> None:
         self._streams = streams
+        self._pipeline = Overlapped(self) if overlapped else self
         self.consumer = PartitionedConsumer(
             streams.config,
             [streams.source],
@@ -104,8 +109,11 @@ class Echo:
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
         return self.sink.positions(partitions)
 
-    def process(self, batches: Sequence[PartitionBatch]) -> None:
-        with self.sink.transaction(batches) as transaction:
+    def prepare(self, batches: Sequence[PartitionBatch]) -> Callable[[], None]:
+        return partial(self.process, batches, self.sink.member())
+
+    def process(self, batches: Sequence[PartitionBatch], member: Any = None) -> None:
+        with self.sink.transaction(batches, member=member) as transaction:
             for batch in batches:
                 values = [
                     message.value() or b"" for message in batch.messages if int(message.value() or 1) % 100
@@ -132,16 +140,22 @@ class Echo:
             assert time.monotonic() < until, f"{self.done} of {total} after {seconds} s"
             return self.done >= total
 
-        run_pipeline(self.consumer, self, stop=threading.Event(), health=Health(), until=done)
+        run_pipeline(self.consumer, self._pipeline, stop=threading.Event(), health=Health(), until=done)
+
+
+@pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
+def overlapped(request: pytest.FixtureRequest) -> bool:
+    """Whether a batch is prepared while the one before it is committed."""
+    return bool(request.param)
 
 
 def expected(numbers: range) -> Counter[bytes]:
     return Counter(b"%d" % number for number in numbers if number % 100)
 
 
-def test_everything_arrives_once_and_bad_ones_aside(streams: Streams) -> None:
+def test_everything_arrives_once_and_bad_ones_aside(streams: Streams, overlapped: bool) -> None:
     streams.publish(range(25_000))
-    Echo(streams, max_batch=10_000).run(25_000)
+    Echo(streams, max_batch=10_000, overlapped=overlapped).run(25_000)
     assert streams.values() == expected(range(25_000))
     letters = streams.read(streams.letters)
     assert sorted(int(letter.value()) for letter in letters) == list(range(0, 25_000, 100))
@@ -152,10 +166,10 @@ def test_everything_arrives_once_and_bad_ones_aside(streams: Streams) -> None:
 
 @pytest.mark.parametrize("moment", ["in the block", "offsets added", "committed"])
 def test_a_crash_at_any_moment_doubles_and_loses_nothing(
-    streams: Streams, moment: str, monkeypatch: pytest.MonkeyPatch
+    streams: Streams, overlapped: bool, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streams.publish(range(1_000))
-    echo = Echo(streams)
+    echo = Echo(streams, overlapped=overlapped)
     calls = [0]
 
     def crash(transaction: Any = None) -> None:
@@ -165,11 +179,11 @@ def test_a_crash_at_any_moment_doubles_and_loses_nothing(
 
     commit = echo.sink._commit
 
-    def dying_commit(producer: Producer, batches: Sequence[PartitionBatch]) -> None:
+    def dying_commit(producer: Producer, batches: Sequence[PartitionBatch], member: Any) -> None:
         if moment == "committed":
-            commit(producer, batches)
+            commit(producer, batches, member)
         crash()
-        commit(producer, batches) if moment != "committed" else None
+        commit(producer, batches, member) if moment != "committed" else None
 
     if moment == "in the block":
         echo.before_commit = crash
@@ -179,16 +193,16 @@ def test_a_crash_at_any_moment_doubles_and_loses_nothing(
     with pytest.raises(Crash):
         echo.run(1_000)
     del echo
-    after = Echo(streams)
+    after = Echo(streams, overlapped=overlapped)
     seen = sum(streams.values().values()) + len(streams.read(streams.letters))
     after.run(1_000 - seen)
     assert streams.values() == expected(range(1_000))
     assert len(streams.read(streams.letters)) == 10
 
 
-def test_an_aborted_transaction_is_repeated_by_the_loop_itself(streams: Streams) -> None:
+def test_an_aborted_transaction_is_repeated_by_the_loop_itself(streams: Streams, overlapped: bool) -> None:
     streams.publish(range(500))
-    echo = Echo(streams)
+    echo = Echo(streams, overlapped=overlapped)
     calls = [0]
 
     def fail(transaction: Transaction) -> None:
@@ -205,9 +219,10 @@ def test_an_aborted_transaction_is_repeated_by_the_loop_itself(streams: Streams)
 
 def test_a_transaction_that_can_be_neither_committed_nor_aborted_is_left_to_a_new_producer(
     streams: Streams,
+    overlapped: bool,
 ) -> None:
     streams.publish(range(500))
-    echo = Echo(streams)
+    echo = Echo(streams, overlapped=overlapped)
     producers: list[Producer] = []
 
     def end_behind_its_back(transaction: Transaction) -> None:
@@ -239,11 +254,11 @@ class Hanging:
 
 
 def test_offsets_that_are_never_answered_are_left_to_a_new_producer(
-    streams: Streams, monkeypatch: pytest.MonkeyPatch
+    streams: Streams, overlapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_sink, "_PATIENCE_SECONDS", 0.5)
     streams.publish(range(500))
-    echo = Echo(streams)
+    echo = Echo(streams, overlapped=overlapped)
     started = KafkaSink._started_producer
     producers: list[Any] = []
 
@@ -261,14 +276,14 @@ def test_offsets_that_are_never_answered_are_left_to_a_new_producer(
     assert streams.values() == expected(range(500))
 
 
-def test_a_second_process_of_the_same_name_fences_the_first(streams: Streams) -> None:
+def test_a_second_process_of_the_same_name_fences_the_first(streams: Streams, overlapped: bool) -> None:
     streams.publish(range(100))
-    first = Echo(streams)
+    first = Echo(streams, overlapped=overlapped)
     second: list[Echo] = []
 
     def start_second(_transaction: Transaction) -> None:
         if not second:
-            second.append(Echo(streams))
+            second.append(Echo(streams, overlapped=overlapped))
             second[0].sink.positions([Partition(streams.source, 0)])
 
     first.before_commit = start_second
@@ -276,6 +291,45 @@ def test_a_second_process_of_the_same_name_fences_the_first(streams: Streams) ->
         first.run(100)
     second[0].run(100)
     assert streams.values() == expected(range(100))
+
+
+def test_a_member_that_comes_amid_commits_doubles_and_loses_nothing(
+    streams: Streams, overlapped: bool
+) -> None:
+    """Commits are slow, so that the group moves on while one is under way."""
+    streams.publish(range(4_000))
+    members = [Echo(streams, instance=name, max_batch=50, overlapped=overlapped) for name in ("a", "b")]
+    for member in members:
+        member.before_commit = lambda _: time.sleep(0.02)
+    failures: list[BaseException] = []
+
+    def run(member: Echo) -> None:
+        def done() -> bool:
+            return bool(failures) or sum(one.done for one in members) >= 4_000
+
+        try:
+            run_pipeline(
+                member.consumer, member._pipeline, stop=threading.Event(), health=Health(), until=done
+            )
+        except BaseException as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(member,)) for member in members]
+    threads[0].start()
+    until = time.monotonic() + 40
+    while not members[0].done and time.monotonic() < until:
+        time.sleep(0.01)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    after = Echo(
+        streams, instance="c"
+    )  # what the two have left, where they counted a batch that was thrown away
+    left = 4_000 - sum(streams.values().values()) - len(streams.read(streams.letters))
+    after.run(left)
+    assert streams.values() == expected(range(4_000))
+    assert len(streams.read(streams.letters)) == 40
 
 
 def test_a_gap_is_an_error(streams: Streams) -> None:
