@@ -90,6 +90,7 @@ class Predictor:
 
     def run(self, stop: threading.Event) -> None:
         """Open HTTP, then run the stream's loop until ``stop`` is set."""
+        self._health.set("stream", ready=False)  # not ready by HTTP alone, before the loop says so itself
         topics = self._topics
         if self.open(stop) and wait_for_topics(
             self._settings.kafka_config(),
