@@ -131,6 +131,7 @@ class Predictor:
             settings.kafka_config(),
             delivery_seconds=settings.deadline_seconds * _DELIVERY_SHARE,
             linger_ms=0,  # a batch of requests is sent at once; whatever comes meanwhile is the next
+            requests_in_flight=1,
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )

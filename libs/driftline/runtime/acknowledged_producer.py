@@ -58,6 +58,9 @@ class AcknowledgedProducer:
         Messages that may wait for their acknowledgement; more are refused with BackpressureError.
     delivery_seconds
         A message that is not acknowledged by then fails with UnavailableError. Below the callers' deadline.
+    requests_in_flight
+        Produce requests under way to a broker at a time, 1 to 5. With one, what comes while it is under way makes up the
+        next: no linger is needed, and librdkafka's thread does not spin on messages that are due and have to wait.
     health
         Where ``broker`` is reported, by a probe each second.
     on_fatal
@@ -71,6 +74,7 @@ class AcknowledgedProducer:
         max_in_flight: int = 20_000,
         delivery_seconds: float = 5.0,
         linger_ms: float = 1.0,
+        requests_in_flight: int = 5,
         health: Health | None = None,
         on_fatal: Callable[[str], None] | None = None,
     ) -> None:
@@ -91,6 +95,7 @@ class AcknowledgedProducer:
                 "partitioner": "murmur2_random",  # as Java's clients: the feature store computes partitions alike
                 "compression.type": "lz4",
                 "linger.ms": linger_ms,
+                "max.in.flight.requests.per.connection": requests_in_flight,
                 "message.timeout.ms": round(delivery_seconds * 1000),
                 "queue.buffering.max.messages": max_in_flight + 1_000,
                 "socket.timeout.ms": max(1_000, round(delivery_seconds * 1000)),
