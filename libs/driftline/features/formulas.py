@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from driftline.features.layout import NEVER, Recipe, ViewLayout
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+# Constants are arrays: numpy would make one of a number at every read.
+_ZERO, _NAN = np.array(0.0), np.array(np.nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +75,10 @@ class Formulas:
         # A feature's values lie side by side: long columns offline, and the same steps for one row.
         taken = totals.T.take(self.taken, axis=0)
         divisors = taken[self.divisors]
-        divisors[divisors == 0] = np.nan
+        divisors[divisors == _ZERO] = _NAN
         made = np.empty((self.made, len(totals)))
         for step in self.steps:
-            made[step.out] = step.formula(*[taken[source] for source in step.sources])
+            made[step.out] = step.formula(*map(taken.__getitem__, step.sources))
         for recipe, out in self.lasts:
             made[out] = _of_newest(recipe, last_value, last_time, as_of_us, age_us)
         return made.take(self.places, axis=0).T
@@ -85,7 +89,7 @@ def _total(total: Floats) -> Floats:
 
 
 def _extreme(extreme: Floats) -> Floats:
-    extreme[np.isinf(extreme)] = np.nan  # of no event
+    extreme[np.isinf(extreme)] = _NAN  # of no event
     return extreme
 
 
@@ -95,7 +99,8 @@ def _ratio(total: Floats, count: Floats) -> Floats:
 
 def _deviation(high: Floats, low: Floats, total: Floats, count: Floats) -> Floats:
     variance = (high + low - total * (total / count)) / count
-    return np.sqrt(np.maximum(variance, 0.0))
+    deviation: Floats = np.sqrt(np.maximum(variance, _ZERO))
+    return deviation
 
 
 def _most_frequent(*counts: Floats) -> Floats:
@@ -171,7 +176,7 @@ def _derive(layout: ViewLayout) -> Formulas:
 def _ranges(sizes: Iterable[int]) -> list[slice]:
     """Return adjoining ranges of these sizes."""
     ends = np.cumsum([0, *sizes]).tolist()
-    return [slice(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def _joined(parts: Iterable[NDArray[np.intp]]) -> NDArray[np.intp]:

@@ -72,7 +72,8 @@ def fill_totals(history: History, row_entity: Ints, as_of_us: Ints, *, newest: I
 def _tile_before(ring: Ring, as_of_us: Ints) -> Ints:
     """Return for each instant and window the tile before the window's first ``[n, windows]``."""
     current = np.minimum(np.maximum(as_of_us // ring.width_us, -1), TILE_LIMIT + 2048)
-    return np.maximum(current[:, None] - np.array(ring.windows_us) // ring.width_us, -1)
+    before: Ints = np.maximum(current[:, None] - np.array(ring.windows_us, np.int64) // ring.width_us, -1)
+    return before
 
 
 def _fill_window(

@@ -26,8 +26,10 @@ from driftline.features.update import merge_parts
 _SKETCHED_ROWS = 512
 
 FRESH, STALE, MISSING = 0, 1, 2
-#: What extremes of no event are, as arrays: numpy would make one of a number at every read.
+# Constants are arrays: numpy would make one of a number at every read.
 _HIGH, _LOW = np.array(np.inf), np.array(-np.inf)
+_NO_TIME, _NEVER = np.array(0), np.array(NEVER)
+_STATUS = np.array([FRESH, MISSING], np.uint8)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -90,7 +92,10 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
     sums, minima = ring.additive, ring.additive + ring.minima
     # Sums are exact, so a matrix product may add them in any order.
     totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
-    for start, stop, extreme, neutral in ((sums, minima, np.minimum, _HIGH), (minima, width, np.maximum, _LOW)):
+    for start, stop, extreme, neutral in (
+        (sums, minima, np.minimum, _HIGH),
+        (minima, width, np.maximum, _LOW),
+    ):
         if start < stop:
             masked = np.where(inside[..., None], accumulators[:, None, :, start:stop], neutral)
             extreme.reduce(masked, axis=2, out=totals[..., start:stop])
@@ -144,8 +149,8 @@ def finalize(
     newest
         ``[n]``: newest event time (NEVER if there is none).
     """
-    missing = newest == NEVER
-    age = np.maximum(as_of_us - newest, 0)
+    missing = newest == _NEVER
+    age = np.maximum(as_of_us - newest, _NO_TIME)
     age[missing] = -1  # what overflowed
     values = Formulas.of(layout).values(
         totals=totals, last_value=last_value, last_time=last_time, as_of_us=as_of_us, age_us=age
@@ -153,15 +158,20 @@ def finalize(
     # Not np.copyto(where=isnan) on everything: most views declare no default.
     if _has_defaults(layout):
         values = np.where(np.isnan(values), layout.defaults, values)
-    status = missing * np.uint8(MISSING)  # or FRESH
+    status = _STATUS.take(missing)
     if layout.view.ttl_us is not None:
-        stale = age > layout.view.ttl_us
+        stale = age > _ttl(layout)
         status[stale] = STALE
         if layout.view.on_stale is OnStale.DEFAULT:
             values[stale] = layout.defaults
     for derivation in layout.derivations:
         values[:, derivation.out] = _derived(derivation, values)
     return ViewValues(values=values, age_us=age, status=status)
+
+
+@lru_cache(maxsize=1024)
+def _ttl(layout: ViewLayout) -> Ints:
+    return np.array(layout.view.ttl_us, np.int64)
 
 
 @lru_cache(maxsize=1024)

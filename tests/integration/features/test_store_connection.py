@@ -1,5 +1,9 @@
 """Reads over one connection, as redis-py reads; after trouble no reply is another's."""
 
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import redis
 
@@ -46,3 +50,38 @@ def test_a_late_reply_is_nobodys(store: tuple[StoreConnection, redis.Redis, list
 def test_nobody_there_is_told() -> None:
     with pytest.raises(redis.ConnectionError):
         StoreConnection("redis://127.0.0.1:1/0", timeout_seconds=0.2).mget(["x"])
+
+
+def test_threads_get_their_own_replies(store: tuple[StoreConnection, redis.Redis, list[str]]) -> None:
+    connection, client, keys = store
+    expected = dict(zip(keys, client.mget(keys), strict=True))
+
+    def read(number: int) -> bool:
+        wanted = keys[number % 30 :] + keys[: number % 7]
+        return connection.mget(wanted) == [expected[key] for key in wanted]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(400)))
+
+
+def test_a_forked_process_reads_through_a_connection_of_its_own(
+    store: tuple[StoreConnection, redis.Redis, list[str]],
+) -> None:
+    connection, client, keys = store
+    expected = connection.mget(keys)
+    asked = client.info("clients")["connected_clients"]
+    told, tell = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: other threads of pytest's
+        child = os.fork()
+    if not child:
+        same = connection.mget(keys) == expected
+        os.write(tell, b"%d %d" % (same, client.info("clients")["connected_clients"]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    same, connected = map(int, os.read(told, 100).split())
+    os.close(told)
+    os.close(tell)
+    assert same
+    assert connected == asked + 2  # the child's connection, and its client's
+    assert connection.mget(keys) == expected
