@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 
 #: One read of features is part of a request: it answers, or fails, within so many seconds.
 TIMEOUT_SECONDS = 2.0
+
+#: Keys of entities, one per row; None where a row names none.
+Entities: TypeAlias = Sequence[str | None] | pa.StringArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class OnlineStore:
 
     def read(
         self,
-        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        requests: Sequence[tuple[FeatureView, Entities]],
         as_of_us: NDArray[np.int64],
     ) -> list[ViewValues]:
         """Read views for entities, each row as of its instant: one MGET for all of them.
@@ -92,11 +95,17 @@ class OnlineStore:
         ConfigurationError
             If the store holds this version of a view with other features.
         """
-        keys: list[str] = []
-        wanted = [self._collect(view, entities, keys) for view, entities in requests]
-        blobs = self._mget(keys)
         as_of = np.asarray(as_of_us, np.int64)
-        return [_read_view(item, blobs, as_of) for item in wanted]
+        return self.read_each([(view, entities, as_of) for view, entities in requests])
+
+    def read_each(
+        self, requests: Sequence[tuple[FeatureView, Entities, NDArray[np.int64]]]
+    ) -> list[ViewValues]:
+        """Read views as ``read`` does, each for rows of its own, with their own instants."""
+        keys: list[str] = []
+        wanted = [self._collect(view, entities, keys) for view, entities, _ in requests]
+        blobs = self._mget(keys)
+        return [_read_view(item, blobs, as_of) for item, (_, _, as_of) in zip(wanted, requests, strict=True)]
 
     def applied_offsets(self, event_type: str) -> dict[int, int]:
         """Return for each partition of an event type's topic the offset after the last applied event.
@@ -109,9 +118,7 @@ class OnlineStore:
             p: parse_owner(value)[1] for p, value in zip(partitions, values, strict=True) if value is not None
         }
 
-    def _collect(
-        self, view: FeatureView, entities: Sequence[str | None] | pa.StringArray, keys: list[str]
-    ) -> _Wanted:
+    def _collect(self, view: FeatureView, entities: Entities, keys: list[str]) -> _Wanted:
         """Append the keys of a view's distinct entities."""
         stored = self._views.of(view)
         named, entity_of_row = _distinct(entities)
@@ -133,7 +140,7 @@ class OnlineStore:
             raise UnavailableError(f"the feature store's Redis cluster does not answer: {error}") from error
 
 
-def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str], NDArray[np.intp]]:
+def _distinct(entities: Entities) -> tuple[list[str], NDArray[np.intp]]:
     """Return the distinct entities in the order of their first row, and each row's place among them.
 
     The place of a row that names none is the number of distinct ones.
