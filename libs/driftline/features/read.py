@@ -27,7 +27,7 @@ _SKETCHED_ROWS = 512
 
 FRESH, STALE, MISSING = 0, 1, 2
 # Constants are arrays: numpy would make one of a number at every read.
-_HIGH, _LOW = np.array(np.inf), np.array(-np.inf)
+_OUTSIDE = np.array([np.inf, 0.0])
 _NO_TIME, _NEVER = np.array(0), np.array(NEVER)
 _STATUS = np.array([FRESH, MISSING], np.uint8)
 
@@ -92,13 +92,13 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
     sums, minima = ring.additive, ring.additive + ring.minima
     # Sums are exact, so a matrix product may add them in any order.
     totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
-    for start, stop, extreme, neutral in (
-        (sums, minima, np.minimum, _HIGH),
-        (minima, width, np.maximum, _LOW),
-    ):
-        if start < stop:
-            masked = np.where(inside[..., None], accumulators[:, None, :, start:stop], neutral)
-            extreme.reduce(masked, axis=2, out=totals[..., start:stop])
+    if sums < width:
+        # No tile's extreme is -0.0 (see update), so adding nothing leaves it as it is; infinity takes it out.
+        outside = _OUTSIDE.take(inside)
+        for column in range(sums, minima):
+            np.minimum.reduce(accumulators[:, None, :, column] + outside, axis=2, out=totals[..., column])
+        for column in range(minima, width):
+            np.maximum.reduce(accumulators[:, None, :, column] - outside, axis=2, out=totals[..., column])
     if ring.sketches:
         _fill_estimates(ring, state[f"registers_{index}"], inside, out=totals[..., width:])
     return totals.reshape(len(state), windows * ring.columns)
