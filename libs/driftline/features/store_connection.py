@@ -1,6 +1,7 @@
 """One connection to the online store that reads in one round trip, without redis-py's pool around every command.
 
-1. A command is sent and its reply read under a lock: replies never cross.
+1. A command is sent and its reply read under a lock: replies never cross. Whoever waits for the lock as long as for a
+   reply is told that the store does not answer: behind a slow one threads would wait for each other in turn.
 2. Whatever goes wrong between the two closes the connection, so no late reply is ever read as another's.
 3. A connection that was closed meanwhile (a restarted server, an idle one cut off) is opened again and asked once more:
    reading twice harms nobody. A server that is too slow is not asked again, or callers would wait twice.
@@ -27,10 +28,11 @@ class StoreConnection:
     url
         As redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database.
     timeout_seconds
-        Longest wait to connect, and for each reply.
+        Longest wait to connect, for other threads' reads, and for the reply.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
         self._pool = redis.ConnectionPool.from_url(
             url,
             decode_responses=False,
@@ -45,11 +47,15 @@ class StoreConnection:
         """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
         words: Any = ("MGET", *keys)
         command = hiredis.pack_command(words)
-        with self._lock:  # 1.
-            try:
-                return self._ask(command)
-            except redis.ConnectionError:  # 3.
-                return self._ask(command)
+        lock = self._lock
+        if not lock.acquire(timeout=self._timeout_seconds):  # 1.
+            raise redis.TimeoutError(f"other reads have waited for {self._timeout_seconds:g} s")
+        try:
+            return self._ask(command)
+        except redis.ConnectionError:  # 3.
+            return self._ask(command)
+        finally:
+            lock.release()
 
     def _ask(self, command: bytes) -> list[bytes | None]:
         connection = self._connection

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,12 +12,15 @@ from driftline.features.store_connection import StoreConnection
 
 
 @pytest.fixture
-def store(redis_url: str, unique: str) -> tuple[StoreConnection, redis.Redis, list[str]]:
+def store(redis_url: str, unique: str) -> Iterator[tuple[StoreConnection, redis.Redis, list[str]]]:
     client = redis.Redis.from_url(redis_url)
     keys = [f"{unique}:{number}" for number in range(30)]
     for number, key in enumerate(keys[:20]):
         client.set(key, bytes(range(256)) * number)
-    return StoreConnection(redis_url, timeout_seconds=0.2), client, keys
+    connection = StoreConnection(redis_url, timeout_seconds=0.2)
+    yield connection, client, keys
+    connection.close()
+    client.close()
 
 
 def test_it_reads_what_redis_py_reads(store: tuple[StoreConnection, redis.Redis, list[str]]) -> None:
@@ -64,6 +68,27 @@ def test_threads_get_their_own_replies(store: tuple[StoreConnection, redis.Redis
         assert all(threads.map(read, range(400)))
 
 
+def test_behind_a_slow_store_threads_do_not_wait_for_each_other(
+    store: tuple[StoreConnection, redis.Redis, list[str]],
+) -> None:
+    connection, client, keys = store
+    expected = connection.mget(keys)
+    client.client_pause(3_000)
+
+    def trouble(_number: int) -> str:
+        with pytest.raises(redis.TimeoutError) as raised:
+            connection.mget(keys)
+        return str(raised.value)
+
+    try:
+        with ThreadPoolExecutor(12) as threads:
+            told = list(threads.map(trouble, range(12)))
+    finally:
+        client.client_unpause()  # which waits itself
+    assert sum("other reads have waited" in one for one in told) >= 6
+    assert connection.mget(keys) == expected
+
+
 def test_a_forked_process_reads_through_a_connection_of_its_own(
     store: tuple[StoreConnection, redis.Redis, list[str]],
 ) -> None:
@@ -75,13 +100,15 @@ def test_a_forked_process_reads_through_a_connection_of_its_own(
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: other threads of pytest's
         child = os.fork()
     if not child:
-        same = connection.mget(keys) == expected
-        os.write(tell, b"%d %d" % (same, client.info("clients")["connected_clients"]))
-        os._exit(0)
+        try:
+            same = connection.mget(keys) == expected
+            os.write(tell, b"%d %d" % (same, client.info("clients")["connected_clients"]))
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
+    os.close(tell)
     same, connected = map(int, os.read(told, 100).split())
     os.close(told)
-    os.close(tell)
     assert same
     assert connected == asked + 2  # the child's connection, and its client's
     assert connection.mget(keys) == expected
