@@ -109,9 +109,12 @@ def _filled(bench: Bench) -> redis.Redis:
 
 def _read_median(bench: Bench) -> float:
     """Return a read's median, in microseconds: one entity, as of one instant."""
-    with _filled(bench) as client:
+    with _filled(bench):
         store = OnlineStore(
-            client, prefix="bench", project=load_project(PROJECT), partitions={"readings": _PARTITIONS}
+            bench.environment["REDIS_URL"],
+            prefix="bench",
+            project=load_project(PROJECT),
+            partitions={"readings": _PARTITIONS},
         )
         as_of = np.array([_START_US + 47 * 1_800_000_000])
         (read,) = store.read([(VIEW, ["sensor-0000007"])], as_of)

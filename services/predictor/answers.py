@@ -1,12 +1,11 @@
 """What callers get: the log's record, told as JSON."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import orjson
 
 from driftline.contracts import prediction_fields as fields
@@ -74,22 +73,33 @@ class Answers:
         return orjson.dumps(self.of(record))
 
 
-def features_of(view: FeatureView, entity: str, instant_us: int, read: ViewValues) -> dict[str, Any]:
-    """Return the answer for one entity's values of a view."""
-    age_us = int(read.age_us[0])
-    row = read.values[0]
-    return {
-        "view": view.name,
-        "version": view.version,
-        "entity": entity,
-        "as_of": _iso(instant_us),
-        "age_ms": None if age_us < 0 else age_us // 1_000,
-        "status": _STATUS[int(read.status[0])],
-        "values": {
-            one.name: None if missing else value
-            for one, value, missing in zip(view.features, row.tolist(), np.isnan(row).tolist(), strict=True)
-        },
-    }
+class FeatureAnswers:
+    """Tells values of a view as JSON."""
+
+    def __init__(self, view: FeatureView) -> None:
+        self._view = view
+        self._names = tuple(one.name for one in view.features)
+
+    def json(self, entities: Sequence[str], instants_us: Sequence[int], read: ViewValues) -> list[bytes]:
+        """Return the answer's body for each row that was read: NaN is null."""
+        rows = zip(
+            *(entities, instants_us, read.age_us.tolist(), read.status.tolist(), read.values.tolist()),
+            strict=True,
+        )
+        return [orjson.dumps(self._answer(*row)) for row in rows]
+
+    def _answer(
+        self, entity: str, instant_us: int, age_us: int, status: int, values: list[float]
+    ) -> dict[str, Any]:
+        return {
+            "view": self._view.name,
+            "version": self._view.version,
+            "entity": entity,
+            "as_of": _iso(instant_us),
+            "age_ms": None if age_us < 0 else age_us // 1_000,
+            "status": _STATUS[status],
+            "values": dict(zip(self._names, values, strict=True)),
+        }
 
 
 def models_of(declarations: Mapping[str, ModelDeclaration], rack: ModelRack) -> dict[str, Any]:

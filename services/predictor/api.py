@@ -1,16 +1,13 @@
 """The predictor over HTTP: predictions, features, models."""
 
-import asyncio
 from dataclasses import replace
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from driftline.contracts import prediction_fields as fields
-from driftline.features.online import OnlineStore
 from driftline.project import ModelDeclaration, Project
 from driftline.runtime.clock import Clock
 from driftline.runtime.errors import DriftlineError, RefusedError, UnavailableError
@@ -19,7 +16,7 @@ from driftline.runtime.logging import get_logger, log_context
 from driftline.runtime.problem import field_errors, problem, problem_of, problem_responses
 from driftline.serving.rack import ModelRack
 from driftline.serving.request_values import WrongValueError, read_instant_us
-from services.predictor.answers import Answers, features_of, models_of
+from services.predictor.answers import Answers, models_of
 from services.predictor.batching import HttpBatches, Record
 from services.predictor.bulk import JSON_LINES, RowReader, answer_lines, split_rows
 from services.predictor.documentation import (
@@ -30,6 +27,7 @@ from services.predictor.documentation import (
     bulk_response,
     request_schema,
 )
+from services.predictor.feature_reads import FeatureReads
 from services.predictor.requests import (
     TIMEOUT_HEADER,
     ReadRequest,
@@ -40,14 +38,16 @@ from services.predictor.requests import (
 _log = get_logger(__name__)
 
 ANSWERED, _REFUSED, _ = fields.STATUSES
+#: A key may hold slashes.
+FEATURES_PATH = "/v1/features/{view}/{entity:path}"
 
 
 class PredictorState:
     """What the routes need; the batches appear once the registry has answered, for without it nothing is logged."""
 
-    def __init__(self, project: Project, store: OnlineStore, rack: ModelRack, clock: Clock) -> None:
+    def __init__(self, project: Project, features: FeatureReads, rack: ModelRack, clock: Clock) -> None:
         self.project = project
-        self.store = store
+        self.features = features
         self.rack = rack
         self.clock = clock
         self.answers = {name: Answers(declaration) for name, declaration in project.models.items()}
@@ -106,11 +106,11 @@ def predictor_routes(state: PredictorState) -> APIRouter:
     )
 
     @router.get(
-        "/v1/features/{view}/{entity:path}",  # a key may hold slashes
+        FEATURES_PATH,
         tags=["features"],
         summary="Read an entity's features",
         description="The values of a feature view as they would be served, with their age.",
-        responses=problem_responses(404, 422),
+        responses=problem_responses(404, 422, 429),
         response_class=Response,
     )
     async def features(
@@ -130,9 +130,8 @@ def predictor_routes(state: PredictorState) -> APIRouter:
             instant_us = state.clock.now_us() if as_of is None else read_instant_us(as_of)
         except WrongValueError as error:
             return field_errors([(("query", "as_of"), str(error))])
-        wanted = [(declared, [entity])]
-        (read,) = await asyncio.to_thread(state.store.read, wanted, np.array([instant_us], np.int64))
-        return _json(features_of(declared, entity, instant_us, read))
+        body = await state.features.read(declared, entity, instant_us)
+        return Response(body, media_type="application/json")
 
     @router.get(
         "/v1/models",

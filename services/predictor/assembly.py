@@ -18,8 +18,7 @@ from driftline.contracts.project_schemas import (
 )
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS
-from driftline.features.online import TIMEOUT_SECONDS, OnlineStore
-from driftline.features.store_connection import StoreConnection
+from driftline.features.online import OnlineStore
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
@@ -28,7 +27,6 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
-from driftline.runtime.redis_servers import names_cluster
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
@@ -40,6 +38,8 @@ from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.endpoint import QuickAnswers
+from services.predictor.feature_endpoint import QuickFeatures
+from services.predictor.feature_reads import FeatureReads
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
@@ -67,7 +67,14 @@ class Predictor:
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
         self._reports: IncidentReports | None = None
-        self._state = PredictorState(project, self._store, self._rack, SystemClock())
+        # Connections of their own: the stream's large reads do not hold up a caller's small one.
+        self._features = FeatureReads(
+            self._connect_store(),
+            project.views,
+            max_batch=settings.max_http_batch,
+            max_waiting=settings.max_waiting,
+        )
+        self._state = PredictorState(project, self._features, self._rack, SystemClock())
         rules = {
             name: model.service_levels
             for name, model in project.models.items()
@@ -86,6 +93,7 @@ class Predictor:
         self.app.include_router(predictor_routes(self._state))
         # Last, so within the limits and before the routes.
         self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
+        self.app.user_middleware.append(Middleware(QuickFeatures, state=self._state))
         health.set("http", ready=False, detail="waiting for the schema registry")
 
     def run(self, stop: threading.Event) -> None:
@@ -119,6 +127,7 @@ class Predictor:
 
     def close(self) -> None:
         """Answer what waits, wait for the log's acknowledgements. For after the server has stopped."""
+        self._features.close()
         if self._state.batches is not None:
             self._state.batches.close()
         if self._producer is not None and (left := self._producer.close()):
@@ -135,14 +144,8 @@ class Predictor:
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
-        connection = (
-            None
-            if names_cluster(settings.redis_url)
-            else StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
-        )
         self._state.batches = HttpBatches(
-            # A connection of its own: the stream's large reads do not hold up a caller's small one.
-            PredictionEngine(self._project, self._connect_store(connection), self._rack),
+            PredictionEngine(self._project, self._connect_store(), self._rack),
             self._project,
             schema,
             schema_id,
@@ -202,11 +205,11 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _connect_store(self, connection: StoreConnection | None = None) -> OnlineStore:
+    def _connect_store(self) -> OnlineStore:
         declared = self._topics.all_of(self._project)
         partitions = {name: declared[self._topics.events(name)].partitions for name in self._project.fed_by}
         return OnlineStore(
-            connection or self._settings.redis_url,
+            self._settings.redis_url,
             prefix=self._topics.prefix,
             project=self._project,
             partitions=partitions,

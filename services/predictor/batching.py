@@ -1,7 +1,6 @@
-"""Zero-wait batching: whatever arrived while the last batch ran is the next one.
+"""Predictions over HTTP, batch by batch: whatever arrived while the last batch ran is the next (``zero_wait_queue``).
 
-1. A request waits in the queue, bounded; a full queue refuses with BackpressureError. Those that one turn of the
-   event loop has read are queued together, so that the worker does not start with the first of them alone.
+1. A request waits in the queue, bounded; a full queue refuses with BackpressureError.
 2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go and encodes it.
 3. It sends every record to the log, whether or not its caller still waits.
 4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
@@ -10,11 +9,9 @@
 """
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from driftline.contracts import prediction_fields as fields
@@ -22,11 +19,12 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.project import InputType, Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
-from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.logging import get_logger
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
 from driftline.serving.service_levels import ServiceLevels
+from services.predictor.zero_wait_queue import ZeroWaitQueue, call
 
 _log = get_logger(__name__)
 _ANSWERED, _, _FAILED = fields.STATUSES
@@ -105,13 +103,9 @@ class HttpBatches:
         self._levels = levels
         self._numbers = frozenset(one.name for one in project.request_inputs if one.type is InputType.DOUBLE)
         self._topic = log
-        self._max_batch = max_batch
-        self._max_waiting = max_waiting
-        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._read: list[_Waiting] = []  # of the event loop alone
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="predict", daemon=True)
-        self._thread.start()
+        self._waiting = ZeroWaitQueue(
+            self._work, items="predictions", max_batch=max_batch, max_waiting=max_waiting
+        )
 
     async def predict(self, request: Record, timeout_ms: int | None = None) -> Record:
         """Return the logged prediction of a request, as a record (times in microseconds).
@@ -146,51 +140,24 @@ class HttpBatches:
 
     def close(self) -> None:
         """Predict what waits, then stop."""
-        self._closed = True
-        self._waiting.put(None)
-        self._thread.join(10)
+        self._waiting.close()
 
     def _queue(
         self, request: Record, refusal: str | None, timeout_ms: int | None
     ) -> "asyncio.Future[Record]":
-        if self._closed:
-            raise UnavailableError("the predictor is stopping")
-        if self._waiting.qsize() + len(self._read) >= self._max_waiting:  # (1)
-            raise BackpressureError("too many predictions are waiting", retry_after=1.0)
+        self._waiting.admit()  # (1)
         waiting = _Waiting(request, refusal, timeout_ms)
-        if not self._read:
-            waiting.loop.call_soon(self._put)
-        self._read.append(waiting)
+        self._waiting.put(waiting, waiting.loop)
         return waiting.answer
 
-    def _put(self) -> None:
-        for waiting in self._read:
-            self._waiting.put(waiting)
-        self._read.clear()
-
-    def _work(self) -> None:
-        going = True
-        while going:
-            taken = self._take()
-            going = None not in taken
-            waiting = [one for one in taken if one is not None]
-            try:
-                self._predict([one for one in waiting if one.refusal is None and not one.late])
-                self._log_untried([one for one in waiting if not one.sent])
-            except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
-                fault = _fault(waiting, error)
-                for one in waiting:
-                    _call(one.loop, partial(one.settle, {}, fault, fault))
-
-    def _take(self) -> list[_Waiting | None]:
-        """Return what waits, at least one: None once the last has come."""
-        taken = [self._waiting.get()]  # (2)
-        while len(taken) < self._max_batch:
-            try:
-                taken.append(self._waiting.get_nowait())
-            except Empty:
-                break
-        return taken
+    def _work(self, waiting: Sequence[_Waiting]) -> None:
+        try:
+            self._predict([one for one in waiting if one.refusal is None and not one.late])  # (2)
+            self._log_untried([one for one in waiting if not one.sent])
+        except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
+            fault = _fault(waiting, error)
+            for one in waiting:
+                call(one.loop, partial(one.settle, {}, fault, fault))
 
     def _predict(self, taken: Sequence[_Waiting]) -> None:
         if not taken:
@@ -231,7 +198,7 @@ class HttpBatches:
                     raise value
                 self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
             except DriftlineError as error:
-                _call(one.loop, partial(settle, error))
+                call(one.loop, partial(settle, error))
 
     def _encode(self, record: Record) -> bytes | BadMessageError:
         try:
@@ -247,10 +214,3 @@ def _fault(taken: Sequence[_Waiting], error: Exception) -> UnavailableError:
     ids = [one.request[fields.REQUEST_ID] for one in taken]
     _log.error("predicting failed", request_ids=ids, exc_info=error)
     return UnavailableError(f"a fault of ours ({type(error).__name__}); it is in the service's log")
-
-
-def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(step)
-    except RuntimeError:  # the event loop has ended, so nobody waits
-        _log.warning("a prediction for a closed event loop")

@@ -66,14 +66,15 @@ class QuickAnswers:
                 response = problem_of(error, {"request_id": request[fields.REQUEST_ID]})
         else:
             if logged[fields.STATUS] == ANSWERED:
-                await _send_json(model.answers.json(logged), send)
+                await send_json(model.answers.json(logged), send)
                 return
             with log_context(request_id=request[fields.REQUEST_ID]):
                 response = unanswered(logged, known=True)
         await response(scope, receive, send)
 
 
-async def _send_json(body: bytes, send: Send) -> None:
+async def send_json(body: bytes, send: Send) -> None:
+    """Send an answer that is there."""
     headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

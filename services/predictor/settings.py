@@ -13,13 +13,13 @@ class PredictorSettings(StreamSettings):
         ge=1,
         le=1_000,
         validation_alias="DRIFTLINE_PREDICTOR_MAX_HTTP_BATCH",
-        description="Most HTTP requests scored at once",
+        description="Most HTTP requests scored at once, and most feature reads answered at once",
     )
     max_waiting: int = Field(
         default=1_000,
         ge=1,
         validation_alias="DRIFTLINE_PREDICTOR_MAX_WAITING",
-        description="HTTP requests that may wait; more are refused with 429",
+        description="HTTP requests that may wait, and feature reads; more are refused with 429",
     )
     deadline_seconds: float = Field(
         default=5.0,

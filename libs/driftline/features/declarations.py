@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
-from functools import lru_cache
 
 from driftline.features.aggregations import Feature, all_of
 from driftline.features.code_lists import CodedField
@@ -136,6 +135,10 @@ class FeatureView:
     #: Of what is stored of a view with several sources: the view's name.
     part_of: str = field(default="", repr=False)
     ttl_us: int | None = field(init=False, default=None)
+    #: What is stored of the view itself: the view, or for each source a view of what is aggregated from it.
+    parts: tuple[FeatureView, ...] = field(init=False, default=(), repr=False, compare=False)
+    #: All that is read to serve the view: its parts, and those of the views that it joins, each once.
+    stored: tuple[FeatureView, ...] = field(init=False, default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.part_of:
@@ -167,6 +170,10 @@ class FeatureView:
                 raise ValueError(msg)
         self._check_joins()
         self._check_derived()
+        parts = _parts(self) if self.joins else (self,)
+        others = [part for view in self.views for part in view.stored]
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "stored", tuple(dict.fromkeys((*parts, *others))) if others else parts)
 
     def _check_joins(self) -> None:
         """Check that what is joined is of one entity, and that features name sources that are there."""
@@ -262,18 +269,6 @@ class FeatureView:
         return tuple(one for one in self.joins if isinstance(one, FeatureView))
 
     @property
-    def parts(self) -> tuple[FeatureView, ...]:
-        """What is stored of the view itself: the view, or for each source a view of what is aggregated from it."""
-        return _parts(self) if self.joins else (self,)
-
-    @property
-    def stored(self) -> tuple[FeatureView, ...]:
-        """All that is read to serve the view: its parts, and those of the views that it joins, each once."""
-        if not self.joins:
-            return (self,)
-        return tuple(dict.fromkeys((*self.parts, *(part for view in self.views for part in view.stored))))
-
-    @property
     def aggregated(self) -> tuple[Feature, ...]:
         """The features that are aggregated from events, and so stored; the others are derived from these."""
         return tuple(feature for feature in self.features if isinstance(feature, Feature))
@@ -289,7 +284,6 @@ class FeatureView:
         return f"{self.name}__age_ms"
 
 
-@lru_cache(maxsize=1024)
 def _parts(view: FeatureView) -> tuple[FeatureView, ...]:
     found = []
     for source in view.sources:

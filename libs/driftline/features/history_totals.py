@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from driftline.features.decay import decayed_totals
 from driftline.features.history import History, Positions
 from driftline.features.layout import NEVER, TILE_LIMIT
-from driftline.features.read import window_tiles, window_totals
+from driftline.features.read import window_totals
 from driftline.features.rings import Accumulator, Measure, Ring
 from driftline.features.sketches import estimate, rank_powers, sketch_ranks
 from driftline.features.update import QUANTUM, SQUARE_SPLIT, accumulator_columns, apply_events
@@ -48,7 +48,7 @@ def fill_totals(history: History, row_entity: Ints, as_of_us: Ints, *, newest: I
     exact = all(sums is not None for sums in running.values())
     column = 0
     for ring in layout.rings:
-        _, before = window_tiles(ring.width_us, ring.windows_us, as_of_us)
+        before = _tile_before(ring, as_of_us)
         first = np.minimum(before + 1, _LAST_INSTANT // ring.width_us) * ring.width_us
         for window in range(len(ring.windows_us)):
             start = np.minimum(positions.before(row_entity, first[:, window]), until)
@@ -67,6 +67,13 @@ def fill_totals(history: History, row_entity: Ints, as_of_us: Ints, *, newest: I
     ahead = positions.through(row_entity[others], np.maximum(newest[others], as_of_us[others]))
     for rows, start, stop in _chunks(others, earliest[others], ahead):
         totals[rows] = _kernel_totals(history, as_of_us[rows], start, stop)
+
+
+def _tile_before(ring: Ring, as_of_us: Ints) -> Ints:
+    """Return for each instant and window the tile before the window's first ``[n, windows]``."""
+    current = np.minimum(np.maximum(as_of_us // ring.width_us, -1), TILE_LIMIT + 2048)
+    before: Ints = np.maximum(current[:, None] - np.array(ring.windows_us, np.int64) // ring.width_us, -1)
+    return before
 
 
 def _fill_window(

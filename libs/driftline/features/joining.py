@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +24,17 @@ ReadStored = Callable[[FeatureView], ViewValues]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Where the features of each part stand in the view, and where formulas find what they name."""
+    """Where the features of each part stand in a view, and its formulas."""
 
+    view: FeatureView
     places: tuple[NDArray[np.intp], ...]
     derived: tuple[tuple[int, Derived], ...]
+
+
+#: By identity, for a declaration takes longer to hash than its blobs to read. Each plan holds its view, so no other one
+#: can have the same.
+_plans: dict[int, _Plan] = {}
+_MOST_VIEWS = 1_024
 
 
 def joined_values(view: FeatureView, read: ReadStored) -> ViewValues:
@@ -71,10 +77,17 @@ def _status(view: FeatureView, age_us: NDArray[np.int64], others: Sequence[ViewV
     return status
 
 
-@lru_cache(maxsize=1024)
 def _plan(view: FeatureView) -> _Plan:
+    known = _plans.get(id(view))
+    if known is not None:
+        return known
     place = {feature.name: number for number, feature in enumerate(view.features)}
-    return _Plan(
+    plan = _Plan(
+        view=view,
         places=tuple(np.array([place[one.name] for one in part.features], np.intp) for part in view.parts),
         derived=tuple((at, one) for at, one in enumerate(view.features) if isinstance(one, Derived)),
     )
+    if len(_plans) >= _MOST_VIEWS:
+        _plans.clear()
+    _plans[id(view)] = plan
+    return plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import lru_cache
+from typing import TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,12 @@ import redis
 from numpy.typing import NDArray
 
 from driftline.features.declarations import FeatureView
-from driftline.features.entity_keys import split_key
 from driftline.features.joining import joined_values
-from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
+from driftline.features.keys import owner_key, parse_owner
 from driftline.features.layout import State, ViewLayout
 from driftline.features.read import ViewValues, read_state
 from driftline.features.store_connection import StoreConnection
+from driftline.features.stored_views import StoredView, StoredViews
 from driftline.features.update import merge_parts
 from driftline.project.declaration import Project
 from driftline.runtime.errors import ConfigurationError, UnavailableError
@@ -26,18 +27,20 @@ from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 #: One read of features is part of a request: it answers, or fails, within so many seconds.
 TIMEOUT_SECONDS = 2.0
 
+#: Keys of entities, one per row; None where a row names none.
+Entities: TypeAlias = Sequence[str | None] | pa.StringArray
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
     """Where one view's blobs are among those read, and which entity each row asks for.
 
-    The blobs are those of ``distinct`` entities, ``parts`` each, in the order in which rows first name them. A row
+    The blobs are those of ``distinct`` entities, all parts of each, in the order in which rows first name them. A row
     that names no entity asks for number ``distinct``.
     """
 
-    layout: ViewLayout
+    stored: StoredView
     start: int
-    parts: int
     distinct: int
     entity_of_row: NDArray[np.intp]
 
@@ -53,8 +56,8 @@ class OnlineStore:
     Parameters
     ----------
     client
-        A redis client without response decoding, or the URL to make one from (``redis+cluster://`` too); or a
-        connection for small reads.
+        The store's URL (``redis+cluster://`` too): one connection is opened then, which threads use in turn. Or a
+        redis client without response decoding.
     prefix
         The topics' prefix, ``[environment.]project``.
     partitions
@@ -70,14 +73,13 @@ class OnlineStore:
         partitions: Mapping[str, int],
     ) -> None:
         self._client = _reader(client) if isinstance(client, str) else client
-        self._stems: dict[tuple[str, str], list[str]] = {}
         self._prefix = prefix
-        self._project = project
         self._partitions = dict(partitions)
+        self._views = StoredViews(prefix, project, self._partitions)
 
     def read(
         self,
-        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
+        requests: Sequence[tuple[FeatureView, Entities]],
         as_of_us: NDArray[np.int64],
     ) -> list[ViewValues]:
         """Read views for entities, each row as of its instant: one MGET for all of them.
@@ -94,13 +96,19 @@ class OnlineStore:
         ConfigurationError
             If the store holds this version of a view with other features.
         """
-        if any(view.joins for view, _ in requests):
-            return self._read_joined(requests, as_of_us)
-        keys: list[str] = []
-        wanted = [self._collect(view, entities, keys) for view, entities in requests]
-        blobs = self._mget(keys)
         as_of = np.asarray(as_of_us, np.int64)
-        return [_read_view(item, blobs, as_of) for item in wanted]
+        return self.read_each([(view, entities, as_of) for view, entities in requests])
+
+    def read_each(
+        self, requests: Sequence[tuple[FeatureView, Entities, NDArray[np.int64]]]
+    ) -> list[ViewValues]:
+        """Read views as ``read`` does, each for rows of its own, with their own instants."""
+        if any(view.joins for view, _, _ in requests):
+            return self._read_joined(requests)
+        keys: list[str] = []
+        wanted = [self._collect(view, entities, keys) for view, entities, _ in requests]
+        blobs = self._mget(keys)
+        return [_read_view(item, blobs, as_of) for item, (_, _, as_of) in zip(wanted, requests, strict=True)]
 
     def applied_offsets(self, event_type: str) -> dict[int, int]:
         """Return for each partition of an event type's topic the offset after the last applied event.
@@ -114,57 +122,29 @@ class OnlineStore:
         }
 
     def _read_joined(
-        self,
-        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
-        as_of_us: NDArray[np.int64],
+        self, requests: Sequence[tuple[FeatureView, Entities, NDArray[np.int64]]]
     ) -> list[ViewValues]:
         """Read what is stored of all views, each once, and join it."""
+        # By identity: declarations take longer to hash than their blobs to read.
         wanted = {
-            (part, id(entities)): (part, entities) for view, entities in requests for part in view.stored
+            (id(part), id(entities), id(as_of)): (part, entities, as_of)
+            for view, entities, as_of in requests
+            for part in view.stored
         }
-        found = dict(zip(wanted, self.read(list(wanted.values()), as_of_us), strict=True))
+        found = dict(zip(wanted, self.read_each(list(wanted.values())), strict=True))
 
-        def values(view: FeatureView, entities: int) -> ViewValues:
-            return joined_values(view, lambda part: found[part, entities])
+        def values(view: FeatureView, entities: int, as_of: int) -> ViewValues:
+            return joined_values(view, lambda part: found[id(part), entities, as_of])
 
-        return [values(view, id(entities)) for view, entities in requests]
+        return [values(view, id(entities), id(as_of)) for view, entities, as_of in requests]
 
-    def _collect(
-        self, view: FeatureView, entities: Sequence[str | None] | pa.StringArray, keys: list[str]
-    ) -> _Wanted:
-        """Append the keys of a view's distinct entities, all parts of one entity side by side."""
-        event_type = view.source.event_type
-        partitions = self._partitions[event_type]
-        topic_key = self._project.event_type(event_type).key
-        keyed = topic_key in view.source.entity_fields
-        start = len(keys)
+    def _collect(self, view: FeatureView, entities: Entities, keys: list[str]) -> _Wanted:
+        """Append the keys of a view's distinct entities."""
+        stored = self._views.of(view)
         named, entity_of_row = _distinct(entities)
-        stems = self._stems_of(view, event_type)
-        parts_of = [split_key(view.entity, entity) for entity in named] if view.entity.composite else ()
-        if keyed and view.entity.composite:
-            place = view.source.entity_fields.index(topic_key)
-            homes = [partition_of(parts[place], partitions) for parts in parts_of]
-            keys.extend([stems[home] + entity for home, entity in zip(homes, named, strict=True)])
-        elif keyed:
-            keys.extend([stems[partition_of(entity, partitions)] + entity for entity in named])
-        else:
-            keys.extend([stem + entity for entity in named for stem in stems])
-        return _Wanted(
-            layout=ViewLayout.of(view),
-            start=start,
-            parts=1 if keyed else partitions,
-            distinct=len(named),
-            entity_of_row=entity_of_row,
-        )
-
-    def _stems_of(self, view: FeatureView, event_type: str) -> list[str]:
-        """Return the beginnings of a view's keys, one per partition."""
-        stems = self._stems.get((event_type, view.ref))
-        if stems is None:
-            homes = range(self._partitions[event_type])
-            stems = [blob_key(self._prefix, event_type, home, view.ref, "") for home in homes]
-            self._stems[event_type, view.ref] = stems
-        return stems
+        start = len(keys)
+        keys += stored.keys(named)
+        return _Wanted(stored=stored, start=start, distinct=len(named), entity_of_row=entity_of_row)
 
     def _mget(self, keys: list[str]) -> list[bytes | None]:
         if not keys:
@@ -180,7 +160,7 @@ class OnlineStore:
             raise UnavailableError(f"the feature store's Redis cluster does not answer: {error}") from error
 
 
-def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str], NDArray[np.intp]]:
+def _distinct(entities: Entities) -> tuple[list[str], NDArray[np.intp]]:
     """Return the distinct entities in the order of their first row, and each row's place among them.
 
     The place of a row that names none is the number of distinct ones.
@@ -197,8 +177,10 @@ def _distinct(entities: Sequence[str | None] | pa.StringArray) -> tuple[list[str
     return list(places), found
 
 
-def _reader(url: str) -> redis.Redis | RedisServers:
-    return RedisServers(url, timeout=TIMEOUT_SECONDS) if names_cluster(url) else connect(url)
+def _reader(url: str) -> RedisServers | StoreConnection:
+    if names_cluster(url):
+        return RedisServers(url, timeout=TIMEOUT_SECONDS)
+    return StoreConnection(url, timeout_seconds=TIMEOUT_SECONDS)
 
 
 def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:
@@ -220,13 +202,12 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     ConfigurationError
         If a blob was written with another layout: the view was changed under the same version.
     """
-    nothing = layout.blank.tobytes()
-    size = layout.blob_bytes
+    nothing, size = layout.blank.tobytes(), layout.blob_bytes
     data = b"".join([nothing if blob is None else blob for blob in blobs])
     fits = len(data) == size * len(blobs)
     if fits:  # layout and fingerprint, the first eight bytes of each row, in one comparison
         heads = np.ndarray(len(blobs), np.uint64, data, strides=(size,))
-        fits = bool((heads == np.frombuffer(nothing, np.uint64, 1)).all())
+        fits = np.count_nonzero(heads == _head(layout)) == len(blobs)
     if not fits:
         msg = (
             f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
@@ -238,11 +219,18 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     return rows
 
 
+@lru_cache(maxsize=1024)
+def _head(layout: ViewLayout) -> NDArray[np.uint64]:
+    """Return what every row of a layout begins with."""
+    return np.frombuffer(layout.blank.tobytes(), np.uint64, 1)
+
+
 def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.int64]) -> ViewValues:
-    layout, asked = wanted.layout, wanted.entity_of_row
-    stop = wanted.start + wanted.distinct * wanted.parts
-    parts = rows_from_blobs(layout, blobs[wanted.start : stop]).reshape(wanted.distinct, wanted.parts)
-    rows = merge_parts(layout, parts)
+    layout, parts, asked = wanted.stored.layout, wanted.stored.parts, wanted.entity_of_row
+    stop = wanted.start + wanted.distinct * parts
+    rows = rows_from_blobs(layout, blobs[wanted.start : stop])
+    if parts > 1:
+        rows = merge_parts(layout, rows.reshape(wanted.distinct, parts))
     if wanted.in_order:
         return read_state(layout, rows, as_of_us)
     if len(asked) and asked.max() == wanted.distinct:  # one more row, without events, for who names no entity

@@ -13,11 +13,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.features.aggregations import Aggregate
 from driftline.features.decay import decayed_totals
 from driftline.features.declarations import OnStale
 from driftline.features.derivations import evaluate
-from driftline.features.layout import NEVER, TILE_LIMIT, Derivation, Recipe, State, ViewLayout
+from driftline.features.formulas import Formulas
+from driftline.features.layout import NEVER, Derivation, State, ViewLayout
 from driftline.features.rings import Ring
 from driftline.features.sketches import Registers, estimated_counts
 from driftline.features.update import merge_parts
@@ -26,6 +26,10 @@ from driftline.features.update import merge_parts
 _SKETCHED_ROWS = 512
 
 FRESH, STALE, MISSING = 0, 1, 2
+# Constants are arrays: numpy would make one of a number at every read.
+_OUTSIDE = np.array([np.inf, 0.0])
+_NO_TIME, _NEVER = np.array(0), np.array(NEVER)
+_STATUS = np.array([FRESH, MISSING], np.uint8)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,21 +72,11 @@ def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
     )
 
 
-def window_tiles(width_us: int, windows_us: tuple[int, ...], as_of_us: Ints) -> tuple[Ints, Ints]:
-    """Return for each instant the current tile ``[n]`` and, per window, the tile before its first ``[n, W]``."""
-    current = np.minimum(np.maximum(as_of_us // width_us, -1), TILE_LIMIT + 2048)
-    return current, np.maximum(current[:, None] - _lengths(width_us, windows_us), -1)
-
-
-@lru_cache(maxsize=1024)
-def _lengths(width_us: int, windows_us: tuple[int, ...]) -> Ints:
-    """Return how many tiles each window has."""
-    return np.array(windows_us, np.int64) // width_us
-
-
 def window_totals(layout: ViewLayout, state: State, as_of_us: Ints) -> Floats:
     """Return rows' totals over each ring's windows: ``[n, C]``, as ``finalize`` takes them."""
     totals = [_ring_totals(layout, index, state, as_of_us) for index in range(len(layout.rings))]
+    if len(totals) == 1:
+        return totals[0]
     return np.concatenate(totals, axis=1) if totals else np.empty((len(state), 0))
 
 
@@ -93,20 +87,38 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
     tiles, accumulators = state[f"tiles_{index}"], state[f"acc_{index}"]
     if ring.half_life_us is not None:
         return decayed_totals(ring, tiles, accumulators, as_of_us)
-    current, before = window_tiles(ring.width_us, ring.windows_us, as_of_us)
-    inside = tiles[:, None, :] > before[:, :, None].astype(np.int32)
-    inside &= (tiles <= current[:, None].astype(np.int32))[:, None, :]
+    inside = _inside(ring, tiles, as_of_us)
     totals = np.empty((len(state), windows, ring.columns))
     sums, minima = ring.additive, ring.additive + ring.minima
     # Sums are exact, so a matrix product may add them in any order.
     totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
-    for start, stop, extreme, neutral in ((sums, minima, np.min, np.inf), (minima, width, np.max, -np.inf)):
-        if start < stop:
-            masked = np.where(inside[..., None], accumulators[:, None, :, start:stop], neutral)
-            totals[..., start:stop] = extreme(masked, axis=2)
+    if sums < width:
+        # No tile's extreme is -0.0 (see update), so adding nothing leaves it as it is; infinity takes it out.
+        outside = _OUTSIDE.take(inside)
+        for column in range(sums, minima):
+            np.minimum.reduce(accumulators[:, None, :, column] + outside, axis=2, out=totals[..., column])
+        for column in range(minima, width):
+            np.maximum.reduce(accumulators[:, None, :, column] - outside, axis=2, out=totals[..., column])
     if ring.sketches:
         _fill_estimates(ring, state[f"registers_{index}"], inside, out=totals[..., width:])
     return totals.reshape(len(state), windows * ring.columns)
+
+
+def _inside(ring: Ring, tiles: NDArray[np.int32], as_of_us: Ints) -> NDArray[np.bool_]:
+    """Tell which slots each of a ring's windows covers, ``[n, windows, slots]``: the tiles of ages 0 to its length.
+
+    A tile still to come has a negative age, which is a huge one without its sign. An empty slot may be covered: it
+    holds what changes nothing.
+    """
+    age = (as_of_us // ring.width_us)[:, None] - tiles
+    covered: NDArray[np.bool_] = age.view(np.uint64)[:, None, :] < _lengths(ring.width_us, ring.windows_us)
+    return covered
+
+
+@lru_cache(maxsize=1024)
+def _lengths(width_us: int, windows_us: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Return how many tiles each window has, ``[windows, 1]``."""
+    return (np.array(windows_us, np.uint64) // np.uint64(width_us))[:, None]
 
 
 def _fill_estimates(ring: Ring, registers: Registers, inside: NDArray[np.bool_], *, out: Floats) -> None:
@@ -137,35 +149,29 @@ def finalize(
     newest
         ``[n]``: newest event time (NEVER if there is none).
     """
-    missing = newest == NEVER
-    age = np.maximum(as_of_us - newest, 0)
+    missing = newest == _NEVER
+    age = np.maximum(as_of_us - newest, _NO_TIME)
     age[missing] = -1  # what overflowed
-    values = np.empty((len(newest), len(layout.defaults)))
-    for recipe in layout.recipes:
-        if recipe.aggregate is Aggregate.LAST:
-            taken = recipe.sources[0]
-            values[:, recipe.out] = np.where(last_time[:, taken] == NEVER, np.nan, last_value[:, taken])
-        elif recipe.aggregate is Aggregate.TIME_SINCE_LAST and recipe.sources:
-            when = last_time[:, recipe.sources[0]]
-            never = when == NEVER
-            since = np.maximum(as_of_us[:, None] - np.where(never, 0, when), 0) / 1e6
-            values[:, recipe.out] = np.where(never, np.nan, since)
-        elif recipe.aggregate is Aggregate.TIME_SINCE_LAST:
-            values[:, recipe.out] = np.where(missing, np.nan, age / 1e6)[:, None]
-        else:
-            values[:, recipe.out] = _windowed(recipe, totals)
+    values = Formulas.of(layout).values(
+        totals=totals, last_value=last_value, last_time=last_time, as_of_us=as_of_us, age_us=age
+    )
     # Not np.copyto(where=isnan) on everything: most views declare no default.
     if _has_defaults(layout):
         values = np.where(np.isnan(values), layout.defaults, values)
-    status = missing.astype(np.uint8) * np.uint8(MISSING)  # or FRESH
+    status = _STATUS.take(missing)
     if layout.view.ttl_us is not None:
-        stale = age > layout.view.ttl_us
+        stale = age > _ttl(layout)
         status[stale] = STALE
         if layout.view.on_stale is OnStale.DEFAULT:
             values[stale] = layout.defaults
     for derivation in layout.derivations:
         values[:, derivation.out] = _derived(derivation, values)
     return ViewValues(values=values, age_us=age, status=status)
+
+
+@lru_cache(maxsize=1024)
+def _ttl(layout: ViewLayout) -> Ints:
+    return np.array(layout.view.ttl_us, np.int64)
 
 
 @lru_cache(maxsize=1024)
@@ -176,26 +182,6 @@ def _has_defaults(layout: ViewLayout) -> bool:
 def _derived(derivation: Derivation, values: Floats) -> Floats:
     found = evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
     return np.where(np.isnan(found), derivation.default, found)
-
-
-def _windowed(recipe: Recipe, totals: Floats) -> Floats:
-    taken = [totals.take(source, axis=1) for source in recipe.sources]
-    match recipe.aggregate:
-        case Aggregate.MIN | Aggregate.MAX:
-            return np.where(np.isinf(taken[0]), np.nan, taken[0])
-        case Aggregate.MEAN | Aggregate.RATE | Aggregate.SHARE | Aggregate.DECAYED_MEAN:
-            total, count = taken
-            return total / np.where(count == 0, np.nan, count)
-        case Aggregate.MOST_FREQUENT:
-            counts = np.stack(taken)
-            return np.where(counts.any(axis=0), counts.argmax(axis=0), np.nan)
-        case Aggregate.STD:
-            high, low, total, count = taken
-            some = np.where(count == 0, np.nan, count)
-            variance: Floats = (high + low - total * (total / some)) / some
-            return np.sqrt(np.maximum(variance, 0.0))
-        case _:
-            return taken[0]
 
 
 def same_bits(left: Floats, right: Floats) -> NDArray[np.bool_]:

@@ -1,15 +1,20 @@
 """One connection to the online store that reads in one round trip, without redis-py's pool around every command.
 
-1. A command is sent and its reply read under a lock: replies never cross.
+1. A command is sent and its reply read under a lock: replies never cross. Whoever waits for the lock as long as for a
+   reply is told that the store does not answer: behind a slow one threads would wait for each other in turn.
 2. Whatever goes wrong between the two closes the connection, so no late reply is ever read as another's.
 3. A connection that was closed meanwhile (a restarted server, an idle one cut off) is opened again and asked once more:
    reading twice harms nobody. A server that is too slow is not asked again, or callers would wait twice.
+4. A forked process opens a connection of its own: two that read from one socket would take each other's replies.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any, cast
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -23,39 +28,61 @@ class StoreConnection:
     url
         As redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database.
     timeout_seconds
-        Longest wait to connect, and for each reply.
+        Longest wait to connect, for other threads' reads, and for the reply.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        pool = redis.ConnectionPool.from_url(
+        self._timeout_seconds = timeout_seconds
+        self._pool = redis.ConnectionPool.from_url(
             url,
             decode_responses=False,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        self._connection: Any = pool.make_connection()
-        self._lock = threading.Lock()
+        self.begin()
+        _OPEN.add(self)
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
-        command = self._connection.pack_command("MGET", *keys)
-        with self._lock:  # 1.
-            try:
-                return self._ask(command)
-            except redis.ConnectionError:  # 3.
-                return self._ask(command)
+        words: Any = ("MGET", *keys)
+        command = hiredis.pack_command(words)
+        lock = self._lock
+        if not lock.acquire(timeout=self._timeout_seconds):  # 1.
+            raise redis.TimeoutError(f"other reads have waited for {self._timeout_seconds:g} s")
+        try:
+            return self._ask(command)
+        except redis.ConnectionError:  # 3.
+            return self._ask(command)
+        finally:
+            lock.release()
 
-    def _ask(self, command: Any) -> list[bytes | None]:
+    def _ask(self, command: bytes) -> list[bytes | None]:
         connection = self._connection
         try:
-            connection.send_packed_command(command, check_health=False)
+            connection.send_packed_command([command], check_health=False)
             return cast("list[bytes | None]", connection.read_response(disable_decoding=True))
         except BaseException:
             connection.disconnect()  # 2.
             raise
 
+    def begin(self) -> None:
+        """Forget the connection, without a word to the server, and its lock, which nobody here may hold."""
+        self._connection: Any = self._pool.make_connection()
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Close the connection; another read opens it again."""
         with self._lock:
             self._connection.disconnect()
+
+
+_OPEN: weakref.WeakSet[StoreConnection] = weakref.WeakSet()
+
+
+def _begin_all() -> None:
+    for connection in _OPEN:
+        connection.begin()
+
+
+os.register_at_fork(after_in_child=_begin_all)  # 4.

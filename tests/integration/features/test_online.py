@@ -117,6 +117,24 @@ def test_rows_of_one_entity_and_instant_are_answered_alike_in_any_batch(
         assert alone.status[0] == together.status[row]
 
 
+def test_views_are_read_each_for_rows_of_its_own(
+    client: redis.Redis, redis_url: str, store: OnlineStore, unique: str
+) -> None:
+    write(client, unique, OF_PLACE, "north", [10.0, 20.0])
+    write(client, unique, OF_DRIVER, "ann", [1.0], part=0)
+    over_url = OnlineStore(
+        redis_url, prefix=unique, project=project_of(OF_PLACE, OF_DRIVER), partitions={"trips": PARTITIONS}
+    )
+    late = np.array([NOW_US + 7_200_000_000])
+    wanted = [(OF_PLACE, ["north", "south"], np.array([NOW_US, NOW_US])), (OF_DRIVER, ["ann"], late)]
+
+    for reader in (store, over_url):
+        places, drivers = reader.read_each(wanted)
+        assert rows(places) == [[2.0, 15.0], [0.0, -99.0]]
+        assert rows(drivers) == [[0.0, 1.0]]
+        assert drivers.age_us.tolist() == [7_200_000_000]
+
+
 def test_a_row_without_entity_is_not_the_entity_without_name(
     client: redis.Redis, store: OnlineStore, unique: str
 ) -> None:

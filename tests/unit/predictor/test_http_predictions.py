@@ -36,6 +36,7 @@ from driftline.serving.service_levels import ServiceLevels
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.endpoint import QuickAnswers
+from services.predictor.feature_reads import FeatureReads
 from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
@@ -58,6 +59,11 @@ class Store:
     entered: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
     rows: list[int] = field(default_factory=list)
+
+    def read_each(
+        self, requests: Sequence[tuple[FeatureView, Sequence[str], NDArray[np.int64]]]
+    ) -> list[ViewValues]:
+        return [self.read([(view, entities)], as_of_us)[0] for view, entities, as_of_us in requests]
 
     def read(
         self, requests: Sequence[tuple[FeatureView, Sequence[str | None]]], as_of_us: NDArray[np.int64]
@@ -144,7 +150,8 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     store.open.set()
     schema = prediction_schema(project)
     levels = ServiceLevels({"fraud": ServiceLevelRule(latency_us=60_000_000)}, now=time.monotonic)
-    state = PredictorState(project, store, rack, clock)  # type: ignore[arg-type]
+    features = FeatureReads(store, project.views, max_batch=64, max_waiting=8)
+    state = PredictorState(project, features, rack, clock)
     state.batches = HttpBatches(
         PredictionEngine(project, store, rack, clock),
         project,
@@ -161,6 +168,7 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     app.user_middleware.append(Middleware(QuickAnswers, state=state))
     yield Service(app, state.batches, store, log, RecordCodec(schema), levels)
     store.open.set()
+    features.close()
     state.batches.close()
 
 
@@ -357,7 +365,7 @@ def test_each_row_is_answered_in_order_as_if_it_had_come_alone(service: Service,
     written = [json.dumps(row) for row in rows]
     content = f"[{', '.join(written)}]" if form == "application/json" else "\r\n\n".join(written)
     headers = {"content-type": form}
-    service.batches._max_waiting = 1_000
+    service.batches._waiting._max_waiting = 1_000
     told = lines(service.run(lambda client: client.post(BULK, content=content, headers=headers)))
     alone = [service.ask(row).json() for row in rows[:5]]
     assert [one["status"] for one in told] == ["ANSWERED", 422, 422, 422, 422] * 80

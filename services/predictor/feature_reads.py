@@ -1,0 +1,138 @@
+"""Reads of features that come one by one, answered together: one round trip to the store and one kernel per view.
+
+A caller that has gone, or whose deadline has passed, is not read for. What goes wrong with one read (a view that the
+store holds with other features) is not told to its neighbours.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.features import FeatureView
+from driftline.features.entity_keys import split_key
+from driftline.features.read import ViewValues
+from driftline.runtime.errors import UnavailableError
+from services.predictor.answers import FeatureAnswers
+from services.predictor.zero_wait_queue import ZeroWaitQueue, call
+
+Outcome: TypeAlias = bytes | Exception
+
+
+class FeatureStore(Protocol):
+    """Where features are read from (the online store)."""
+
+    def read_each(
+        self, requests: Sequence[tuple[FeatureView, Sequence[str], NDArray[np.int64]]]
+    ) -> list[ViewValues]:
+        """Read views, each for rows of its own: entities and instants."""
+        ...
+
+
+class _Asked:
+    """One read, and who waits for its answer."""
+
+    __slots__ = ("answer", "entity", "instant_us", "loop", "view")
+
+    def __init__(self, view: FeatureView, entity: str, instant_us: int) -> None:
+        self.view = view
+        self.entity = entity
+        self.instant_us = instant_us
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[bytes] = self.loop.create_future()
+
+
+class FeatureReads:
+    """Answers reads of features, batch by batch.
+
+    Parameters
+    ----------
+    views
+        The views that may be asked for, by name.
+    max_batch, max_waiting
+        Most reads answered at once, and most that may wait.
+    """
+
+    def __init__(
+        self, store: FeatureStore, views: Mapping[str, FeatureView], *, max_batch: int, max_waiting: int
+    ) -> None:
+        self._store = store
+        self._answers = {name: FeatureAnswers(view) for name, view in views.items()}
+        self._queue = ZeroWaitQueue(
+            self._answer, items="feature reads", max_batch=max_batch, max_waiting=max_waiting
+        )
+
+    async def read(self, view: FeatureView, entity: str, instant_us: int) -> bytes:
+        """Return the answer, as JSON, for an entity as of an instant.
+
+        Raises
+        ------
+        BackpressureError
+            Too many reads wait.
+        RefusedError
+            The text is no key of a composite entity.
+        UnavailableError
+            The store cannot be read.
+        ConfigurationError
+            The store holds this version of the view with other features.
+        """
+        split_key(view.entity, entity)
+        self._queue.admit()
+        asked = _Asked(view, entity, instant_us)
+        self._queue.put(asked, asked.loop)
+        return await asked.answer
+
+    def close(self) -> None:
+        """Answer what waits, then stop."""
+        self._queue.close()
+
+    def _answer(self, taken: Sequence[_Asked]) -> None:
+        wanted = [one for one in taken if not one.answer.done()]
+        outcomes = self._outcomes(wanted)
+        for loop in {one.loop for one in wanted}:  # one, but in tests
+            settled = [(one, found) for one, found in zip(wanted, outcomes, strict=True) if one.loop is loop]
+            call(loop, partial(_settle, settled))
+
+    def _outcomes(self, wanted: Sequence[_Asked]) -> Sequence[Outcome]:
+        try:
+            return self._read_together(wanted) if wanted else []
+        except UnavailableError as error:
+            return [error] * len(wanted)
+        except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
+            if len(wanted) == 1:
+                return [error]
+            return [outcome for one in wanted for outcome in self._outcomes([one])]
+
+    def _read_together(self, wanted: Sequence[_Asked]) -> Sequence[Outcome]:
+        rows: dict[str, list[int]] = {}
+        for row, one in enumerate(wanted):
+            rows.setdefault(one.view.name, []).append(row)
+        requests = [
+            (
+                wanted[asked[0]].view,
+                [wanted[row].entity for row in asked],
+                np.array([wanted[row].instant_us for row in asked], np.int64),
+            )
+            for asked in rows.values()
+        ]
+        outcomes: list[Outcome] = [b""] * len(wanted)
+        for (name, asked), read in zip(rows.items(), self._store.read_each(requests), strict=True):
+            bodies = self._answers[name].json(
+                [wanted[row].entity for row in asked], [wanted[row].instant_us for row in asked], read
+            )
+            for row, body in zip(asked, bodies, strict=True):
+                outcomes[row] = body
+        return outcomes
+
+
+def _settle(settled: Sequence[tuple[_Asked, Outcome]]) -> None:
+    for one, outcome in settled:
+        if one.answer.done():  # the caller has gone
+            continue
+        if isinstance(outcome, Exception):
+            one.answer.set_exception(outcome)
+        else:
+            one.answer.set_result(outcome)
