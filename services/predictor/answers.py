@@ -42,10 +42,14 @@ class _AnswerView:
     def told(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a prediction saw of the view."""
         age_ms = record[self.age_column]
+        if record[fields.DEGRADED] is not None:
+            status = "degraded"
+        else:
+            status = "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh"
         return {
             "version": self.version,
             "age_ms": age_ms,
-            "status": "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh",
+            "status": status,
             "values": {name: record[column] for name, column in self.values},
         }
 
@@ -66,6 +70,7 @@ class Answers:
             "model": record[fields.MODEL],
             "version": record[fields.MODEL_VERSION],
             "event_time": _iso(record[fields.EVENT_TIME]),
+            "degraded": record[fields.DEGRADED],
             "features": {view.name: view.told(record) for view in self._views},
         }
 

@@ -29,6 +29,7 @@ from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
 from driftline.runtime.redis_servers import names_cluster
+from driftline.serving.bounded_reads import BoundedReads
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
@@ -65,6 +66,8 @@ class Predictor:
         self.engine = PredictionEngine(project, self._store, self._rack)
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
+        self._bounded: BoundedReads | None = None
+        self._degrading = [name for name, model in project.models.items() if model.store.degrades]
         self._reports: IncidentReports | None = None
         self._state = PredictorState(project, self._store, self._rack, SystemClock())
         rules = {
@@ -72,7 +75,7 @@ class Predictor:
             for name, model in project.models.items()
             if model.service_levels is not None
         }
-        self._levels = ServiceLevels(rules, now=time.monotonic)
+        self._levels = ServiceLevels(rules, now=time.monotonic, degrading=self._degrading)
         health.show("service_levels", lambda: [level.as_json() for level in self._levels.levels()])
         self.app: FastAPI = create_app(
             title=f"driftline predictor: {project.name}",
@@ -119,6 +122,8 @@ class Predictor:
         """Answer what waits, wait for the log's acknowledgements. For after the server has stopped."""
         if self._state.batches is not None:
             self._state.batches.close()
+        if self._bounded is not None:
+            self._bounded.close()
         if self._producer is not None and (left := self._producer.close()):
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
         self._registry.close()
@@ -137,9 +142,12 @@ class Predictor:
             if names_cluster(settings.redis_url)
             else StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
         )
+        # A connection of its own: the stream's large reads do not hold up a caller's small one.
+        store, models = self._connect_store(connection), self._project.models.values()
+        if BoundedReads.wanted(models):
+            self._bounded = BoundedReads(store, models)
         self._state.batches = HttpBatches(
-            # A connection of its own: the stream's large reads do not hold up a caller's small one.
-            PredictionEngine(self._project, self._connect_store(connection), self._rack),
+            PredictionEngine(self._project, store, self._rack, bounded=self._bounded),
             self._project,
             schema,
             schema_id,
@@ -195,7 +203,9 @@ class Predictor:
         try:
             self._store.applied_offsets(next(iter(self._project.event_types)))
         except UnavailableError as error:
-            self._health.set("store", ready=False, detail=str(error))
+            # Who answers without the store is not to be taken out of service with it.
+            without = f"; answered without it: {', '.join(self._degrading)}" if self._degrading else ""
+            self._health.set("store", ready=bool(self._degrading), detail=f"{error}{without}")
         else:
             self._health.set("store", ready=True)
 

@@ -26,6 +26,8 @@ from driftline.features.update import merge_parts
 _SKETCHED_ROWS = 512
 
 FRESH, STALE, MISSING = 0, 1, 2
+#: Nobody knows: the online store was not there to say.
+DEGRADED = 3
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,7 +44,8 @@ class ViewValues:
     age_us
         Age of the entity's newest event, not below 0; -1 for an entity without events.
     status
-        FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served.
+        FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served; DEGRADED where
+        the store could not be asked.
     """
 
     values: Floats

@@ -97,6 +97,11 @@ PREDICTIONS = Counter("driftline_predictions", "Predictions made.", ["model", "c
 FEATURES_SERVED = Counter(
     "driftline_features_served", "Feature views served, by freshness.", ["view", "status"]
 )
+PREDICTIONS_DEGRADED = Counter(
+    "driftline_predictions_degraded",
+    "Requests whose features were defaults because the online store did not answer in time.",
+    ["model"],
+)
 SCORE_SECONDS = Histogram(
     "driftline_score_seconds",
     "Time the model took for one batch.",

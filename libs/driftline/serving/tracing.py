@@ -255,7 +255,9 @@ def _trace_view(
         events=len(inside),
         newest=[_event_json(event_type, one) for one in own.take(pa.array(shown)).to_pylist()],
         complete=found.finished,
-        recomputed_equal=_recompute(view, own, key, events.as_of_us, values) if enough else None,
+        recomputed_equal=_recompute(view, own, key, events.as_of_us, values)
+        if enough and record.get(names.DEGRADED) is None
+        else None,
     )
 
 
