@@ -69,7 +69,7 @@ class Answers:
             "decision": record[fields.DECISION],
             "model": record[fields.MODEL],
             "version": record[fields.MODEL_VERSION],
-            "event_time": _iso(record[fields.EVENT_TIME]),
+            "event_time": instant_text(record[fields.EVENT_TIME]),
             "degraded": record[fields.DEGRADED],
             "features": {view.name: view.told(record) for view in self._views},
         }
@@ -87,7 +87,7 @@ def features_of(view: FeatureView, entity: str, instant_us: int, read: ViewValue
         "view": view.name,
         "version": view.version,
         "entity": entity,
-        "as_of": _iso(instant_us),
+        "as_of": instant_text(instant_us),
         "age_ms": None if age_us < 0 else age_us // 1_000,
         "status": _STATUS[int(read.status[0])],
         "values": {
@@ -121,5 +121,6 @@ def _model(declaration: ModelDeclaration, rack: ModelRack) -> dict[str, Any]:
     }
 
 
-def _iso(instant_us: int) -> str:
+def instant_text(instant_us: int) -> str:
+    """Return an instant as ISO 8601, in UTC."""
     return (_EPOCH + timedelta(microseconds=instant_us)).isoformat() + "Z"

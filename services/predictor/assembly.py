@@ -41,6 +41,8 @@ from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.endpoint import QuickAnswers
 from services.predictor.incident_reports import IncidentReports
+from services.predictor.live import live_routes
+from services.predictor.live_feed import LiveFeed
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
@@ -86,6 +88,14 @@ class Predictor:
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
+        self._live = LiveFeed(
+            settings.kafka_config(),
+            self._topics.predictions,
+            project,
+            self._registry.schema,
+            max_listeners=settings.max_listeners,
+        )
+        self.app.include_router(live_routes(project, self._live))
         # Last, so within the limits and before the routes.
         self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
         health.set("http", ready=False, detail="waiting for the schema registry")
@@ -93,14 +103,17 @@ class Predictor:
     def run(self, stop: threading.Event) -> None:
         """Open HTTP, then run the stream's loop until ``stop`` is set."""
         topics = self._topics
-        if self.open(stop) and wait_for_topics(
-            self._settings.kafka_config(),
-            (topics.prediction_requests, topics.predictions, topics.dead_letters),
-            health=self._health,
-            stop=stop,
-            meanwhile=self._look_after,
-        ):
-            self.run_stream(stop)
+        try:
+            if self.open(stop) and wait_for_topics(
+                self._settings.kafka_config(),
+                (topics.prediction_requests, topics.predictions, topics.dead_letters),
+                health=self._health,
+                stop=stop,
+                meanwhile=self._look_after,
+            ):
+                self.run_stream(stop)
+        finally:
+            self._live.close()  # who listens would hold up the server's end
 
     def open(self, stop: threading.Event) -> bool:
         """Wait for the registry, then take requests over HTTP; False where ``stop`` came first."""

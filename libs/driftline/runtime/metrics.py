@@ -121,6 +121,12 @@ MODEL_VERSIONS = Gauge(
     "Loaded versions of a model, by the state of their breaker.",
     ["model", "breaker"],
 )
+LIVE_LISTENERS = Gauge(
+    "driftline_live_listeners", "Callers that listen to a model's live predictions.", ["model"]
+)
+LIVE_MISSED = Counter(
+    "driftline_live_missed", "Live predictions that a slow listener was not told.", ["model"]
+)
 
 # Outcomes
 LABELS_SETTLED = Gauge(
