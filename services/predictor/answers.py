@@ -41,10 +41,14 @@ class _AnswerView:
     def told(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a prediction saw of the view."""
         age_ms = record[self.age_column]
+        if record[fields.DEGRADED] is not None:
+            status = "degraded"
+        else:
+            status = "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh"
         return {
             "version": self.version,
             "age_ms": age_ms,
-            "status": "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh",
+            "status": status,
             "values": {name: record[column] for name, column in self.values},
         }
 
@@ -64,7 +68,8 @@ class Answers:
             "decision": record[fields.DECISION],
             "model": record[fields.MODEL],
             "version": record[fields.MODEL_VERSION],
-            "event_time": _iso(record[fields.EVENT_TIME]),
+            "event_time": instant_text(record[fields.EVENT_TIME]),
+            "degraded": record[fields.DEGRADED],
             "features": {view.name: view.told(record) for view in self._views},
         }
 
@@ -95,7 +100,7 @@ class FeatureAnswers:
             "view": self._view.name,
             "version": self._view.version,
             "entity": entity,
-            "as_of": _iso(instant_us),
+            "as_of": instant_text(instant_us),
             "age_ms": None if age_us < 0 else age_us // 1_000,
             "status": _STATUS[status],
             "values": dict(zip(self._names, values, strict=True)),
@@ -126,5 +131,6 @@ def _model(declaration: ModelDeclaration, rack: ModelRack) -> dict[str, Any]:
     }
 
 
-def _iso(instant_us: int) -> str:
+def instant_text(instant_us: int) -> str:
+    """Return an instant as ISO 8601, in UTC."""
     return (_EPOCH + timedelta(microseconds=instant_us)).isoformat() + "Z"

@@ -27,6 +27,7 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
+from driftline.serving.bounded_reads import BoundedReads
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
@@ -41,6 +42,8 @@ from services.predictor.endpoint import QuickAnswers
 from services.predictor.feature_endpoint import QuickFeatures
 from services.predictor.feature_reads import FeatureReads
 from services.predictor.incident_reports import IncidentReports
+from services.predictor.live import live_routes
+from services.predictor.live_feed import LiveFeed
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.settings import PredictorSettings
 
@@ -66,6 +69,8 @@ class Predictor:
         self.engine = PredictionEngine(project, self._store, self._rack)
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
+        self._bounded: BoundedReads | None = None
+        self._degrading = [name for name, model in project.models.items() if model.store.degrades]
         self._reports: IncidentReports | None = None
         # Connections of their own: the stream's large reads do not hold up a caller's small one.
         self._features = FeatureReads(
@@ -80,7 +85,7 @@ class Predictor:
             for name, model in project.models.items()
             if model.service_levels is not None
         }
-        self._levels = ServiceLevels(rules, now=time.monotonic)
+        self._levels = ServiceLevels(rules, now=time.monotonic, degrading=self._degrading)
         health.show("service_levels", lambda: [level.as_json() for level in self._levels.levels()])
         self.app: FastAPI = create_app(
             title=f"driftline predictor: {project.name}",
@@ -91,6 +96,14 @@ class Predictor:
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
+        self._live = LiveFeed(
+            settings.kafka_config(),
+            self._topics.predictions,
+            project,
+            self._registry.schema,
+            max_listeners=settings.max_listeners,
+        )
+        self.app.include_router(live_routes(project, self._live))
         # Last, so within the limits and before the routes.
         self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
         self.app.user_middleware.append(Middleware(QuickFeatures, state=self._state))
@@ -100,14 +113,17 @@ class Predictor:
         """Open HTTP, then run the stream's loop until ``stop`` is set."""
         self._health.set("stream", ready=False)  # not ready by HTTP alone, before the loop says so itself
         topics = self._topics
-        if self.open(stop) and wait_for_topics(
-            self._settings.kafka_config(),
-            (topics.prediction_requests, topics.predictions, topics.dead_letters),
-            health=self._health,
-            stop=stop,
-            meanwhile=self._look_after,
-        ):
-            self.run_stream(stop)
+        try:
+            if self.open(stop) and wait_for_topics(
+                self._settings.kafka_config(),
+                (topics.prediction_requests, topics.predictions, topics.dead_letters),
+                health=self._health,
+                stop=stop,
+                meanwhile=self._look_after,
+            ):
+                self.run_stream(stop)
+        finally:
+            self._live.close()  # who listens would hold up the server's end
 
     def open(self, stop: threading.Event) -> bool:
         """Wait for the registry, then take requests over HTTP; False where ``stop`` came first."""
@@ -130,6 +146,8 @@ class Predictor:
         self._features.close()
         if self._state.batches is not None:
             self._state.batches.close()
+        if self._bounded is not None:
+            self._bounded.close()
         if self._producer is not None and (left := self._producer.close()):
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
         self._registry.close()
@@ -144,8 +162,12 @@ class Predictor:
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
+        # A connection of its own: the stream's large reads do not hold up a caller's small one.
+        store, models = self._connect_store(), self._project.models.values()
+        if BoundedReads.wanted(models):
+            self._bounded = BoundedReads(store, models)
         self._state.batches = HttpBatches(
-            PredictionEngine(self._project, self._connect_store(), self._rack),
+            PredictionEngine(self._project, store, self._rack, bounded=self._bounded),
             self._project,
             schema,
             schema_id,
@@ -201,7 +223,9 @@ class Predictor:
         try:
             self._store.applied_offsets(next(iter(self._project.event_types)))
         except UnavailableError as error:
-            self._health.set("store", ready=False, detail=str(error))
+            # Who answers without the store is not to be taken out of service with it.
+            without = f"; answered without it: {', '.join(self._degrading)}" if self._degrading else ""
+            self._health.set("store", ready=bool(self._degrading), detail=f"{error}{without}")
         else:
             self._health.set("store", ready=True)
 

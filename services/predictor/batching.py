@@ -5,12 +5,14 @@
 3. It sends every record to the log, whether or not its caller still waits.
 4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
    given. The event loop is woken once for all that are acknowledged together.
-5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED.
+5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED. Where
+   its model can do without the feature store, part of that time is all that reading features may take.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,8 @@ _log = get_logger(__name__)
 _ANSWERED, _, _FAILED = fields.STATUSES
 
 HTTP = fields.CHANNELS[0]
+#: Of what a caller leaves, the part that reading features may take: scoring and the log need some as well.
+_READING_SHARE = 0.6
 
 Record = dict[str, Any]
 
@@ -56,6 +60,11 @@ class _Waiting:
     def late(self) -> bool:
         """Whether the caller waits no more."""
         return self._until is not None and time.monotonic() >= self._until
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the caller still waits."""
+        return math.inf if self._until is None else self._until - time.monotonic()
 
     def settle(
         self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
@@ -102,6 +111,10 @@ class HttpBatches:
         self._producer = producer
         self._levels = levels
         self._numbers = frozenset(one.name for one in project.request_inputs if one.type is InputType.DOUBLE)
+        self._longest_wait = max(
+            (model.store.wait_us / 1e6 for model in project.models.values() if model.store.degrades),
+            default=0.0,
+        )
         self._topic = log
         self._waiting = ZeroWaitQueue(
             self._work, items="predictions", max_batch=max_batch, max_waiting=max_waiting
@@ -129,7 +142,8 @@ class HttpBatches:
             self._levels.failed(model)
             raise
         if logged[fields.STATUS] == _ANSWERED:
-            self._levels.answered(model, time.perf_counter() - begun)
+            degraded = logged[fields.DEGRADED] is not None
+            self._levels.answered(model, time.perf_counter() - begun, degraded=degraded)
         elif logged[fields.STATUS] == _FAILED:
             self._levels.failed(model)
         return logged
@@ -152,20 +166,31 @@ class HttpBatches:
 
     def _work(self, waiting: Sequence[_Waiting]) -> None:
         try:
-            self._predict([one for one in waiting if one.refusal is None and not one.late])  # (2)
+            for some, within in self._by_hurry([one for one in waiting if one.refusal is None]):
+                self._predict([one for one in some if not one.late], within)  # (2)
             self._log_untried([one for one in waiting if not one.sent])
         except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
             fault = _fault(waiting, error)
             for one in waiting:
                 call(one.loop, partial(one.settle, {}, fault, fault))
 
-    def _predict(self, taken: Sequence[_Waiting]) -> None:
+    def _by_hurry(self, taken: list[_Waiting]) -> Iterator[tuple[list[_Waiting], float]]:
+        """Yield those who leave less time than features may take, then the others, with the seconds for features."""
+        left = [one.seconds_left * _READING_SHARE for one in taken] if self._longest_wait else []
+        if min(left, default=math.inf) >= self._longest_wait:
+            yield taken, math.inf
+            return
+        hurried = [each < self._longest_wait for each in left]
+        yield [one for one, hurries in zip(taken, hurried, strict=True) if hurries], min(left)
+        yield [one for one, hurries in zip(taken, hurried, strict=True) if not hurries], math.inf
+
+    def _predict(self, taken: Sequence[_Waiting], within: float) -> None:
         if not taken:
             return
         requests = self._rows(taken)
         failure: DriftlineError | None = None
         try:
-            predictions = self._engine.predict(requests, HTTP)
+            predictions = self._engine.predict(requests, HTTP, within=within)
         except UnavailableError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours: it is logged for each request, and each caller is told

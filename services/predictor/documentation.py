@@ -126,7 +126,7 @@ def answer_response(model: ModelDeclaration) -> dict[str, Any]:
                     "type": ["integer", "null"],
                     "description": "Age of the entity's newest event; null for an entity without events.",
                 },
-                "status": {"enum": ["fresh", "stale", "missing"]},
+                "status": {"enum": ["fresh", "stale", "missing", "degraded"]},
                 "values": _closed(
                     {one.name: {"type": ["number", "null"]} for one in view.features},
                     view.description or "The values.",
@@ -146,6 +146,11 @@ def answer_response(model: ModelDeclaration) -> dict[str, Any]:
             "model": {"type": "string"},
             "version": {"type": "string"},
             "event_time": {"type": "string", "format": "date-time"},
+            "degraded": {
+                "type": ["string", "null"],
+                "description": "Why the features were not read: the online store did not answer in time, so every one is as "
+                "for an entity without events (`store: {unavailable: defaults}` of the model). Null where they were read.",
+            },
             "features": _closed(views, "Every feature that the model saw."),
         },
     }
@@ -157,6 +162,7 @@ def answer_response(model: ModelDeclaration) -> dict[str, Any]:
         "model": model.name,
         "version": "20130401T000000Z-1f2e3d4c",
         "event_time": _EXAMPLE_TIME,
+        "degraded": None,
         "features": {
             view.name: {
                 "version": view.version,

@@ -21,6 +21,12 @@ class PredictorSettings(StreamSettings):
         validation_alias="DRIFTLINE_PREDICTOR_MAX_WAITING",
         description="HTTP requests that may wait, and feature reads; more are refused with 429",
     )
+    max_listeners: int = Field(
+        default=20,
+        ge=0,
+        validation_alias="DRIFTLINE_PREDICTOR_MAX_LISTENERS",
+        description="Callers that may listen to live predictions; more are refused with 429",
+    )
     deadline_seconds: float = Field(
         default=5.0,
         gt=0,

@@ -178,6 +178,8 @@ def print_trace(console: Console, found: Trace) -> None:
         "took": f"{one['duration_us'] / 1000:.1f} ms, logged at partition {found.partition}, offset {found.offset}"
         + (f", {found.records} records of this request" if found.records > 1 else ""),
     }
+    if one.get("degraded"):
+        facts["store"] = f"{one['degraded']}; features are as for entities without events"
     for name, text in facts.items():
         console.print(f"  {name:<7} {text}", highlight=False)
     for view in found.views:

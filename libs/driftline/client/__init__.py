@@ -12,6 +12,7 @@ from driftline.client.errors import (
 )
 from driftline.client.event_publisher import EventPublisher
 from driftline.client.exchange import Retries
+from driftline.client.live import LivePrediction
 from driftline.client.results import (
     EntityFeatures,
     EventResult,
@@ -32,6 +33,7 @@ __all__ = [
     "EventPublisher",
     "EventResult",
     "InvalidRequestError",
+    "LivePrediction",
     "LoggedPrediction",
     "NotFoundError",
     "PredictionAnswer",

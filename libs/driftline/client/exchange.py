@@ -159,6 +159,7 @@ def read_prediction(answer: Any) -> PredictionAnswer:
         version=answer["version"],
         event_time=datetime.fromisoformat(answer["event_time"]),
         features={name: _served(view) for name, view in answer["features"].items()},
+        degraded=answer.get("degraded"),
     )
 
 

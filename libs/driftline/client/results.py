@@ -56,6 +56,8 @@ class PredictionAnswer:
     version: str | None
     event_time: datetime
     features: Mapping[str, ServedView]
+    #: Why the features are defaults: the store did not answer in time, and the model is declared to do without. Else None.
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +89,4 @@ class LoggedPrediction:
     caller: str | None
     feature_views: Sequence[str]
     values: Mapping[str, Any]
+    degraded: str | None = None

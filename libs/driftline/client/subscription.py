@@ -162,7 +162,7 @@ class PredictionSubscription:
             place = f"{self._topic}/{message.partition()}/{message.offset()}"
             raise BadMessageError(f"{place}: {error.reason}", stage=error.stage) from error
         own = {name: value for name, value in record.items() if name not in _HEADER}
-        return LoggedPrediction(**{name: record[name] for name in _HEADER}, values=own)
+        return LoggedPrediction(**{name: record[name] for name in _HEADER if name in record}, values=own)
 
     def _decode(self, message: Message) -> dict[str, Any]:
         schema_id, body = split(message.value())

@@ -1,7 +1,7 @@
 """The client for ordinary, blocking code."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ from driftline.client.exchange import (
     read_features,
     read_prediction,
 )
+from driftline.client.live import LivePrediction, live_predictions
 from driftline.client.results import EntityFeatures, PredictionAnswer, PublishResult
 from driftline.client.subscription import PredictionSubscription
 
@@ -102,6 +103,42 @@ class Client:
     def features(self, view: str, entity: str, *, as_of: datetime | str | None = None) -> EntityFeatures:
         """Return an entity's features in a view, now or as of an instant."""
         return read_features(self._send(features_exchange(self._predictor_url, view, entity, as_of)))
+
+    def live_predictions(
+        self,
+        model: str,
+        *,
+        statuses: Sequence[str] = (),
+        entities: Mapping[str, str] | None = None,
+        sample: float = 1.0,
+        since: str | None = None,
+    ) -> Iterator[LivePrediction]:
+        """Yield a model's predictions as they enter the log, for ever; a stream that breaks off is resumed.
+
+        Parameters
+        ----------
+        statuses, entities, sample
+            Only those: ``ANSWERED``, ``REFUSED`` or ``FAILED``; about these entities; a share of the requests.
+        since
+            The ``place`` of a prediction after which to go on; from now on if None.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such model.
+        BusyError, ServiceUnavailableError
+            It stayed so after all retries.
+        """
+        return live_predictions(
+            self._http,
+            self._predictor_url,
+            model,
+            self._retries,
+            statuses=statuses,
+            entities=entities or {},
+            sample=sample,
+            since=since,
+        )
 
     def subscribe(
         self, project: str, bootstrap: str, registry: str, **options: Any

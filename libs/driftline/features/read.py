@@ -30,6 +30,8 @@ FRESH, STALE, MISSING = 0, 1, 2
 _OUTSIDE = np.array([np.inf, 0.0])
 _NO_TIME, _NEVER = np.array(0), np.array(NEVER)
 _STATUS = np.array([FRESH, MISSING], np.uint8)
+#: Nobody knows: the online store was not there to say.
+DEGRADED = 3
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,7 +48,8 @@ class ViewValues:
     age_us
         Age of the entity's newest event, not below 0; -1 for an entity without events.
     status
-        FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served.
+        FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served; DEGRADED where
+        the store could not be asked.
     """
 
     values: Floats

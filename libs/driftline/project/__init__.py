@@ -23,6 +23,7 @@ from driftline.project.life_rules import (
     ScreeningRule,
 )
 from driftline.project.loading import load_project
+from driftline.project.store_rule import StoreRule, Unavailable
 
 __all__ = [
     "AskingLevel",
@@ -43,5 +44,7 @@ __all__ = [
     "RetrainRule",
     "ScreeningRule",
     "ServiceLevelRule",
+    "StoreRule",
+    "Unavailable",
     "load_project",
 ]

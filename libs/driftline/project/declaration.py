@@ -9,6 +9,7 @@ from typing import Any
 from driftline.features import Entity, FeatureView
 from driftline.features.code_lists import CodedField, CodeList
 from driftline.project.life_rules import BreakerRule, PromotionRule, RetrainRule
+from driftline.project.store_rule import StoreRule
 
 
 class InputType(StrEnum):
@@ -171,6 +172,7 @@ class ModelDeclaration:
     breaker: BreakerRule = field(default_factory=BreakerRule)
     retrain: RetrainRule = field(default_factory=RetrainRule)
     service_levels: ServiceLevelRule | None = None
+    store: StoreRule = field(default_factory=StoreRule)
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftline.features import Entity, FeatureView
+from driftline.features import Entity, FeatureView, OnStale
 from driftline.project.code_lists import codes_of_input
 from driftline.project.declaration import (
     DecisionRule,
@@ -43,6 +43,7 @@ _RESERVED = frozenset(
         "duration_us",
         "caller",
         "feature_views",
+        "degraded",
         "label",
         "label_known_at",
         "label_id",
@@ -146,6 +147,7 @@ def build_model(
         breaker=spec.breaker.rule(),
         retrain=spec.retrain.rule(),
         service_levels=_service_levels(spec.service_levels),
+        store=spec.store.rule(),
     )
 
 
@@ -157,6 +159,7 @@ def model_mistakes(path: Path, model: ModelDeclaration, spec: ModelSection) -> I
     if model.baseline is not None and (is_whole(model, spec) or _names_view_of(model, model.baseline)):
         yield from _baseline_mistakes(path, model, model.baseline)
     yield from _retrain_mistakes(path, model)
+    yield from _store_mistakes(path, model)
 
 
 def is_whole(model: ModelDeclaration, spec: ModelSection) -> bool:
@@ -260,6 +263,17 @@ def _retrain_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:
     if rule.target_value is not None and not model.value:
         text = f"{where}.target_value: the model declares no value; declare its `value:`, or remove it"
         yield Mistake(path=path, text=text, keys=(*keys, "target_value"))
+
+
+def _store_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:
+    """Yield the views that must not be served when nobody knows how old they are."""
+    refusing = [view.name for view in model.views if view.on_stale is OnStale.REFUSE]
+    if model.store.degrades and refusing:
+        text = (
+            f"models.{model.name}.store.unavailable: defaults would serve {', '.join(refusing)} without the store, and "
+            'on_stale="refuse" forbids that; say `unavailable: refuse`, or on_stale="default" in the view'
+        )
+        yield Mistake(path=path, text=text, keys=("models", model.name, "store", "unavailable"))
 
 
 def request_name_mistakes(path: Path, models: Mapping[str, ModelDeclaration]) -> Iterator[Mistake]:

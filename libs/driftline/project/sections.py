@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from driftline.alerts.rules import AlertRules
 from driftline.project.declaration import InputType, Never
 from driftline.project.life_sections import BreakerSection, Duration, PromotionSection, RetrainSection
+from driftline.project.store_rule import StoreSection
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -101,6 +102,7 @@ class ModelSection(_Strict):
     breaker: BreakerSection = BreakerSection()
     retrain: RetrainSection = RetrainSection()
     service_levels: ServiceLevelSection | None = None
+    store: StoreSection = StoreSection()
 
 
 class CodeVersionSection(_Strict):

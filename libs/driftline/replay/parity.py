@@ -19,7 +19,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftline.archive.columns import OFFSET, PARTITION, TIMESTAMP
-from driftline.contracts.prediction_fields import EVENT_TIME, FEATURE_VIEWS, PREDICTED_AT, REQUEST_ID
+from driftline.contracts.prediction_fields import (
+    DEGRADED,
+    EVENT_TIME,
+    FEATURE_VIEWS,
+    PREDICTED_AT,
+    REQUEST_ID,
+)
 from driftline.contracts.topics import PREDICTIONS
 from driftline.features import FeatureView
 from driftline.features.event_columns import event_keys, float_inputs, micros, request_keys
@@ -193,8 +199,11 @@ def look_at_parity(
 
 
 def has_read(predictions: pa.Table, view: FeatureView) -> pa.Array:
-    """Tell which logged requests were served a view in this version."""
-    return pa.array([view.ref in (refs or ()) for refs in predictions[FEATURE_VIEWS].to_pylist()], pa.bool_())
+    """Tell which logged requests were served a view in this version; what was served without the store is no store's."""
+    read = pa.array([view.ref in (refs or ()) for refs in predictions[FEATURE_VIEWS].to_pylist()], pa.bool_())
+    if DEGRADED not in predictions.column_names:  # a log from before there was such a thing
+        return read
+    return pc.and_(read, predictions[DEGRADED].combine_chunks().is_null())
 
 
 def served_of(view: FeatureView, predictions: pa.Table) -> Floats:

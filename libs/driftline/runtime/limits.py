@@ -23,6 +23,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 #: clients would see "connection reset" instead of the answer.
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 8_000_000
+_DEADLINE = "driftline.deadline"
 #: Probes and metrics answer even when the service is full.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -43,6 +44,13 @@ class _Refusal(Exception):  # noqa: N818  (an answer rather than an error)
     title: str
     detail: str
     retry_after: float | None = None
+
+
+def lift_deadline(scope: Scope) -> None:
+    """Let a request's answer take as long as it takes: a stream has no end by itself. Call it as the answer begins."""
+    deadline: asyncio.Timeout | None = scope.get(_DEADLINE)
+    if deadline is not None:
+        deadline.reschedule(None)
 
 
 def json_depth(body: bytes) -> int:
@@ -110,7 +118,8 @@ class LimitsMiddleware:
             return
         reading = True
         try:
-            async with asyncio.timeout(self.limits.deadline_seconds):
+            async with asyncio.timeout(self.limits.deadline_seconds) as deadline:
+                scope[_DEADLINE] = deadline
                 body = await self._body(scope, receive)
                 reading = False
                 await self.app(scope, _replay(body, receive), response)

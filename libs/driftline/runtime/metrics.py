@@ -102,6 +102,11 @@ PREDICTIONS = Counter("driftline_predictions", "Predictions made.", ["model", "c
 FEATURES_SERVED = Counter(
     "driftline_features_served", "Feature views served, by freshness.", ["view", "status"]
 )
+PREDICTIONS_DEGRADED = Counter(
+    "driftline_predictions_degraded",
+    "Requests whose features were defaults because the online store did not answer in time.",
+    ["model"],
+)
 SCORE_SECONDS = Histogram(
     "driftline_score_seconds",
     "Time the model took for one batch.",
@@ -120,6 +125,12 @@ MODEL_VERSIONS = Gauge(
     "driftline_model_versions",
     "Loaded versions of a model, by the state of their breaker.",
     ["model", "breaker"],
+)
+LIVE_LISTENERS = Gauge(
+    "driftline_live_listeners", "Callers that listen to a model's live predictions.", ["model"]
+)
+LIVE_MISSED = Counter(
+    "driftline_live_missed", "Live predictions that a slow listener was not told.", ["model"]
 )
 
 # Outcomes

@@ -4,11 +4,12 @@ Requests come as an Arrow batch, or, a few at a time, as rows; predictions leave
 fields and assembling the log's records differ between the two, never a value.
 """
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +20,16 @@ from prometheus_client import Counter
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
-from driftline.features import Entity, FeatureView, OnStale
+from driftline.features import Entity, OnStale
 from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import request_keys
-from driftline.features.read import FRESH, MISSING, STALE, ViewValues
+from driftline.features.read import DEGRADED, FRESH, MISSING, STALE
 from driftline.models.scoring import Scorer
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
-from driftline.runtime.errors import ConfigurationError
+from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.serving.bounded_reads import Asked, BoundedReads, FeatureReader
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
 from driftline.serving.request_values import FUTURE_US
@@ -36,32 +38,31 @@ from driftline.serving.succession import Share, score_in_turn
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _is_uuid = re.compile(_UUID).fullmatch
-_STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
+_STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing", DEGRADED: "degraded"}
 
 #: Requests in either form.
 Requests: TypeAlias = pa.RecordBatch | RequestRows
 
 
-class FeatureReader(Protocol):
-    """Where feature values come from: the online store, or a replay's own."""
-
-    def read(
-        self,
-        requests: Sequence[tuple[FeatureView, Sequence[str | None] | pa.StringArray]],
-        as_of_us: NDArray[np.int64],
-    ) -> list[ViewValues]:
-        """Read views for entities, each row as of its instant; raise UnavailableError where that is not possible."""
-        ...
-
-
 class PredictionEngine:
-    """Turns requests into predictions, a batch at a time: every request row gives exactly one prediction row."""
+    """Turns requests into predictions, a batch at a time: every request row gives exactly one prediction row.
+
+    With ``bounded`` each model's rule says how long its requests wait for features and what then, so a store that does
+    not answer fails, or degrades, the requests of one model and not the batch.
+    """
 
     def __init__(
-        self, project: Project, store: FeatureReader, rack: ModelRack, clock: Clock | None = None
+        self,
+        project: Project,
+        store: FeatureReader,
+        rack: ModelRack,
+        clock: Clock | None = None,
+        *,
+        bounded: BoundedReads | None = None,
     ) -> None:
         self._project = project
         self._store = store
+        self._bounded = bounded
         self._rack = rack
         self._clock = clock or SystemClock()
         self.schema = arrow_schema(prediction_schema(project))
@@ -74,12 +75,14 @@ class PredictionEngine:
         )
 
     @overload
-    def predict(self, requests: RequestRows, channel: str) -> list[dict[str, Any]]: ...
+    def predict(
+        self, requests: RequestRows, channel: str, *, within: float = ...
+    ) -> list[dict[str, Any]]: ...
 
     @overload
-    def predict(self, requests: pa.RecordBatch, channel: str) -> pa.RecordBatch: ...
+    def predict(self, requests: pa.RecordBatch, channel: str, *, within: float = ...) -> pa.RecordBatch: ...
 
-    def predict(self, requests: Requests, channel: str) -> Any:
+    def predict(self, requests: Requests, channel: str, *, within: float = math.inf) -> Any:
         """Score a batch of requests.
 
         Parameters
@@ -88,6 +91,8 @@ class PredictionEngine:
             Columns of the project's request schema; or rows, where they are few.
         channel
             HTTP, TOPIC or BATCH.
+        within
+            Seconds that the callers leave for reading features; heeded by models that can do without the store.
 
         Returns
         -------
@@ -98,14 +103,14 @@ class PredictionEngine:
         Raises
         ------
         UnavailableError
-            Where the online store cannot be reached.
+            Where the online store cannot be reached, and no model's rule says what then.
         """
         begun = time.perf_counter_ns()
         outcome = Outcome(requests.num_rows, self._columns)
         as_of_us = _instants(requests)
         self._refuse_bad(requests, as_of_us, outcome)
         for name, asked in _rows_by_model(requests):
-            self._predict_model(name, asked[outcome.open[asked]], requests, as_of_us, outcome)
+            self._predict_model(name, asked[outcome.open[asked]], requests, as_of_us, outcome, within)
             self._count(name, channel, outcome.status[asked])
         return self._assemble(requests, outcome, channel, (time.perf_counter_ns() - begun) // 1_000)
 
@@ -138,7 +143,13 @@ class PredictionEngine:
         outcome.close((absurd & outcome.open).nonzero()[0], REFUSED, reason)
 
     def _predict_model(
-        self, name: str, rows: Rows, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome
+        self,
+        name: str,
+        rows: Rows,
+        requests: Requests,
+        as_of_us: NDArray[np.int64],
+        outcome: Outcome,
+        within: float,
     ) -> None:
         """Settle the rows of one model."""
         declaration, loaded = self._project.models.get(name), self._rack.get(name)
@@ -155,8 +166,13 @@ class PredictionEngine:
             return
         taken = requests if len(rows) == requests.num_rows else requests.take(pa.array(rows))
         try:
-            self._read_features(loaded, taken, rows, as_of_us[rows], outcome)
+            self._read_features(loaded, taken, rows, as_of_us[rows], outcome, within)
         except ConfigurationError as error:
+            outcome.close(rows, FAILED, str(error))
+            return
+        except UnavailableError as error:
+            if self._bounded is None:
+                raise
             outcome.close(rows, FAILED, str(error))
             return
         going = outcome.open[rows]
@@ -186,12 +202,19 @@ class PredictionEngine:
         rows: Rows,
         as_of_us: NDArray[np.int64],
         outcome: Outcome,
+        within: float,
     ) -> None:
         views = loaded.declaration.views
         keys = {entity.name: _keys(entity, taken) for entity in loaded.declaration.entities}
         begun = time.perf_counter()
-        read = self._store.read([(view, keys[view.entity.name]) for view in views], as_of_us)
+        asked: list[Asked] = [(view, keys[view.entity.name]) for view in views]
+        if self._bounded is None:
+            read, degraded = self._store.read(asked, as_of_us), None
+        else:
+            read, degraded = self._bounded.read(loaded.declaration, asked, as_of_us, within)
         self._timer.observe(time.perf_counter() - begun)
+        if degraded is not None:
+            outcome.degraded.set(rows, degraded)
         outcome.set_views(rows, [view.ref for view in views])
         outcome.version.set(rows, loaded.version)
         for view, values in zip(views, read, strict=True):

@@ -11,7 +11,7 @@ The counts are a process's own and begin with it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,7 +26,7 @@ _MINUTES = (5, 30, 60, 360)
 _BUCKETS = _MINUTES[-1] * 60 // _BUCKET_SECONDS
 #: Fewer bad answers than these in the long window are no trend.
 _LEAST_BAD = 10
-_TOTAL, _FAILED, _LATE = range(3)
+_TOTAL, _FAILED, _LATE, _DEGRADED = range(4)
 
 Counts = NDArray[np.int64]
 
@@ -79,22 +79,30 @@ class ServiceLevel:
 class ServiceLevels:
     """Counts the answers of models that declare service levels. Thread-safe.
 
-    ``now`` gives seconds that only go on.
+    ``now`` gives seconds that only go on; ``degrading`` names the models that may answer without the online store.
     """
 
-    def __init__(self, rules: Mapping[str, ServiceLevelRule], *, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, ServiceLevelRule],
+        *,
+        now: Callable[[], float],
+        degrading: Collection[str] = (),
+    ) -> None:
         self._rules = dict(rules)
         self._now = now
+        self._degrading = frozenset(degrading)
         self._lock = threading.Lock()
-        #: By model: requests, failed ones and late ones in each bucket, a ring.
-        self._counts: dict[str, Counts] = {name: np.zeros((_BUCKETS, 3), np.int64) for name in rules}
+        #: By model: requests, failed, late and degraded ones in each bucket, a ring.
+        self._counts: dict[str, Counts] = {name: np.zeros((_BUCKETS, 4), np.int64) for name in rules}
         self._newest = self._bucket()
 
-    def answered(self, model: str, seconds: float) -> None:
+    def answered(self, model: str, seconds: float, *, degraded: bool = False) -> None:
         """Count an answer."""
         rule = self._rules.get(model)
         if rule is not None:
-            self._count(model, _LATE if seconds * 1e6 > rule.latency_us else None)
+            late = (_LATE,) if seconds * 1e6 > rule.latency_us else ()
+            self._count(model, *late, *((_DEGRADED,) if degraded else ()))
 
     def failed(self, model: str) -> None:
         """Count a request that was not answered through a fault of ours, shedding included."""
@@ -106,15 +114,19 @@ class ServiceLevels:
         with self._lock:
             self._turn()
             counts = {name: self._sums(ring) for name, ring in self._counts.items()}
-        return [level for name, sums in counts.items() for level in _levels(name, self._rules[name], sums)]
+        return [
+            level
+            for name, sums in counts.items()
+            for level in _levels(name, self._rules[name], sums, degrades=name in self._degrading)
+        ]
 
-    def _count(self, model: str, bad: int | None) -> None:
+    def _count(self, model: str, *bad: int) -> None:
         with self._lock:
             self._turn()
             bucket = self._counts[model][self._newest % _BUCKETS]
             bucket[_TOTAL] += 1
-            if bad is not None:
-                bucket[bad] += 1
+            for kind in bad:
+                bucket[kind] += 1
 
     def _bucket(self) -> int:
         return int(self._now() // _BUCKET_SECONDS)
@@ -136,14 +148,19 @@ class ServiceLevels:
         return {minutes: running[minutes * 60 // _BUCKET_SECONDS - 1] for minutes in _MINUTES}
 
 
-def _levels(model: str, rule: ServiceLevelRule, sums: Mapping[int, Counts]) -> Iterable[ServiceLevel]:
-    """Yield both objectives: a request that failed is not available, and one that was answered late is late."""
-    for objective, target, bad in (
-        ("availability", rule.availability, _FAILED),
-        ("latency", rule.latency_share, _LATE),
-    ):
+def _levels(
+    model: str, rule: ServiceLevelRule, sums: Mapping[int, Counts], *, degrades: bool
+) -> Iterable[ServiceLevel]:
+    """Yield the objectives: a request that failed is not available, and one that was answered late is late.
+
+    An answer without the online store is available; that it is not complete has an objective of its own, as high.
+    """
+    objectives = [("availability", rule.availability, _FAILED), ("latency", rule.latency_share, _LATE)]
+    if degrades:
+        objectives.append(("completeness", rule.availability, _DEGRADED))
+    for objective, target, bad in objectives:
         asked = {
-            minutes: int(counts[_TOTAL] - (counts[_FAILED] if bad == _LATE else 0))
+            minutes: int(counts[_TOTAL] - (0 if bad == _FAILED else counts[_FAILED]))
             for minutes, counts in sums.items()
         }
         rates = {

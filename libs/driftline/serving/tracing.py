@@ -259,7 +259,9 @@ def _trace_view(
         events=sum(one.inside for one in sources),
         newest=[told for _, told in shown[:newest]],
         complete=all(one.finished for one in sources),
-        recomputed_equal=_recompute(view, own, key, events.as_of_us, values) if enough else None,
+        recomputed_equal=_recompute(view, own, key, events.as_of_us, values)
+        if enough and record.get(names.DEGRADED) is None
+        else None,
     )
 
 

@@ -60,17 +60,36 @@ def test_while_the_broker_hangs_nobody_is_answered_and_then_all_goes_on(
     assert {answer.json()["request_id"].encode() for answer in again} <= logged
 
 
+def test_what_is_on_its_way_while_the_broker_is_away_for_a_moment_is_kept_and_answered(
+    shop: Shop, stack: EmbeddedStack
+) -> None:
+    running = Running(shop.settings.model_copy(update={"deadline_seconds": 20.0}), shop.project)
+    try:
+        running.wait_ready()
+        assert running.ask(**GOOD).status_code == 200
+        with ThreadPoolExecutor(8) as pool:
+            with frozen(stack.pid("kafka")):
+                asked = [pool.submit(running.ask, **GOOD) for _ in range(8)]
+                time.sleep(1.0)
+                assert not any(one.done() for one in asked)
+            answers = [one.result() for one in asked]
+    finally:
+        running.stop()
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["request_id"] for answer in answers} < set(shop.log(9))
+
+
 def test_too_many_callers_are_sent_away_and_the_others_are_served(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go = threading.Event(), threading.Event()
     predict = PredictionEngine.predict
 
-    def slow(self: PredictionEngine, requests: Any, channel: str) -> Any:
+    def slow(self: PredictionEngine, requests: Any, channel: str, **options: Any) -> Any:
         if channel == "HTTP":
             entered.set()
             assert go.wait(20)
-        return predict(self, requests, channel)
+        return predict(self, requests, channel, **options)
 
     monkeypatch.setattr(PredictionEngine, "predict", slow)
     running = Running(shop.settings.model_copy(update={"max_waiting": 3}), shop.project)
@@ -99,7 +118,7 @@ def test_too_many_callers_are_sent_away_and_the_others_are_served(
 def test_a_fault_of_ours_is_logged_as_failed_and_the_next_request_is_answered(
     shop: Shop, predictor: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
@@ -119,9 +138,9 @@ def test_what_the_openapi_shows_works(shop: Shop, predictor: Running) -> None:
     assert body == request_example(shop.project.models["fraud"])
     answer = predictor.ask(**body)
     assert answer.status_code == 200
-    example = operation["responses"]["200"]["content"]["application/json"]["example"]
-    assert answer.json().keys() == example.keys()
-    assert answer.json()["features"].keys() == example["features"].keys()
+    content = operation["responses"]["200"]["content"]["application/json"]
+    assert answer.json().keys() == content["schema"]["properties"].keys()
+    assert answer.json()["features"].keys() == content["example"]["features"].keys()
     assert {"400", "413", "415", "422", "429", "503"} <= operation["responses"].keys()
 
 

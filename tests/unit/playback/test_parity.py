@@ -95,6 +95,16 @@ def test_a_value_served_before_its_event_was_published_is_found(
     assert check_parity(project, {"departures": late}, table).equal_share < 1
 
 
+def test_what_was_served_without_the_store_is_not_compared(
+    project: Project, events: dict[str, pa.Table]
+) -> None:
+    table = served(project, events)
+    degraded = table.append_column("degraded", pa.array(["no store", None, None, "no store"]))
+    assert (
+        check_parity(project, events, degraded).compared == check_parity(project, events, table).compared / 2
+    )
+
+
 def test_requests_that_read_nothing_are_not_compared(project: Project, events: dict[str, pa.Table]) -> None:
     table = served(project, events)
     nothing = pa.array([[]] * 4, pa.list_(pa.string()))

@@ -15,7 +15,7 @@ def declaration() -> ModelDeclaration:
     return load_project(Path(__file__).parents[2] / "e2e" / "shop").models["fraud"]
 
 
-def record(declaration: ModelDeclaration, age_ms: int | None) -> dict[str, Any]:
+def record(declaration: ModelDeclaration, age_ms: int | None, degraded: str | None = None) -> dict[str, Any]:
     logged: dict[str, Any] = {
         "request_id": "0190a6c5-7b2e-7c11-8000-0123456789ab",
         "status": "ANSWERED",
@@ -24,6 +24,7 @@ def record(declaration: ModelDeclaration, age_ms: int | None) -> dict[str, Any]:
         "model": "fraud",
         "model_version": "7",
         "event_time": 1_364_817_600_000_001,
+        "degraded": degraded,
     }
     for view in declaration.views:
         logged[view.age_column] = age_ms
@@ -46,3 +47,9 @@ def test_values_come_with_version_age_and_status(
         served = answer["features"][view.name]
         assert (served["version"], served["age_ms"], served["status"]) == (1, age_ms, status)
         assert list(served["values"].values()) == [float(n) for n in range(len(view.features))]
+
+
+def test_an_answer_without_the_store_says_so_for_each_view(declaration: ModelDeclaration) -> None:
+    answer = Answers(declaration).of(record(declaration, None, "no store"))
+    assert answer["degraded"] == "no store"
+    assert {served["status"] for served in answer["features"].values()} == {"degraded"}

@@ -309,7 +309,7 @@ def test_a_wrong_timeout_is_refused_and_logged(service: Service, value: str) -> 
 def test_after_a_fault_of_ours_the_next_request_is_answered(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     for name in ("predict", "failed"):  # the second cannot even be logged

@@ -17,6 +17,8 @@ from driftline.project import (
     PromotionRule,
     RetrainRule,
     ScreeningRule,
+    StoreRule,
+    Unavailable,
     load_project,
 )
 from driftline.runtime.durations import DAY_US
@@ -420,6 +422,9 @@ def test_promotion_and_retrain_are_declared_per_model(folder: Path) -> None:
         ({"retrain": {"span": "1d"}}, r"retrain\.span: .*too short to learn from.*2d or more"),
         ({"retrain": {"volume": 0}}, r"retrain\.volume: .*greater than or equal to 1"),
         ({"retrain": {"screening": {"missing": 1}}}, r"retrain\.screening\.missing: there is no such key"),
+        ({"store": {"wait": "3s"}}, r"store\.wait: .*no time from 1ms to 2s"),
+        ({"store": {"wait": "soon"}}, r"store\.wait: .*not a duration"),
+        ({"store": {"unavailable": "guess"}}, r"store\.unavailable: .*'refuse' or 'defaults'"),
         ({"retrain": {"target_value": 1}}, r"retrain\.target_value: .*declare its `value:`"),
         ({"retrain": {"volume": 9}, "label": None}, r"models\.returns\.retrain\.volume: .*`label:`"),
     ],
@@ -435,4 +440,23 @@ def test_a_wrong_section_is_told_with_its_key(
 def test_without_a_past_a_retrain_is_told_to_be_impossible(folder: Path) -> None:
     write_returns(folder, history=False, retrain={"cooldown": "7d"})
     with pytest.raises(ConfigurationError, match=r"models\.returns\.retrain: the project has no `history:`"):
+        load_project(folder)
+
+
+def test_what_happens_without_the_store_is_declared_per_model(folder: Path) -> None:
+    assert load_project(folder).models["returns"].store == StoreRule()
+    write_returns(folder, store={"wait": "50ms", "unavailable": "defaults"})
+    rule = load_project(folder).models["returns"].store
+    assert (rule, rule.degrades) == (StoreRule(wait_us=50_000, unavailable=Unavailable.DEFAULTS), True)
+
+
+def test_a_view_that_refuses_to_be_stale_is_not_served_without_the_store(folder: Path) -> None:
+    refusing = FEATURES.replace('over("1d")]', 'over("1d")], ttl="1h", on_stale="refuse"')
+    write_returns(folder, store={"wait": "50ms"})
+    (folder / "features.py").write_text(refusing)
+    load_project(folder)
+    write_returns(folder, store={"unavailable": "defaults"})
+    (folder / "features.py").write_text(refusing)
+    complaint = r'store\.unavailable: defaults would serve shop_sales.*on_stale="refuse"'
+    with pytest.raises(ConfigurationError, match=complaint):
         load_project(folder)

@@ -99,6 +99,17 @@ def test_what_differs_is_told_by_feature_with_rate_and_size(
     }
 
 
+def test_what_was_served_without_the_store_is_no_mismatch(
+    log: pa.Table, archive: Archive, project: Project
+) -> None:
+    store(archive, "payments", payments())
+    wrong = changed(served(log, payments(), project), COUNT, r1=1e6, r4=None)
+    store(archive, "predictions", changed(wrong, "degraded", r1="no store", r4="no store"))
+    found = look(project, archive)
+    assert (found.requests, found.different) == (ROWS, ())
+    assert found.values == (ANSWERED - 2) * 12
+
+
 def late_payments(log: pa.Table, row: int, agos_us: list[int], partition: int) -> pa.Table:
     """Return payments of a request's customer, made and logged so long before its instant and its answer."""
     answered = micros(log["predicted_at"])[row]

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,11 +13,12 @@ from fastapi import Request
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from starlette.responses import StreamingResponse
 
 from driftline.runtime.errors import BackpressureError, BadMessageError, RefusedError, UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import BackgroundServer, create_app, read_json
-from driftline.runtime.limits import json_depth
+from driftline.runtime.limits import json_depth, lift_deadline
 
 
 class Body(BaseModel):
@@ -66,6 +67,16 @@ def client(health: Health) -> Iterator[httpx.Client]:
     @app.get("/slow")
     async def slow(seconds: float = 5) -> None:
         await asyncio.sleep(seconds)
+
+    @app.get("/endless")
+    async def endless(request: Request) -> StreamingResponse:
+        async def numbers() -> AsyncIterator[bytes]:
+            lift_deadline(request.scope)
+            for number in range(4):
+                yield b"%d" % number
+                await asyncio.sleep(0.3)
+
+        return StreamingResponse(numbers())
 
     server = BackgroundServer(app)
     port = server.start()
@@ -137,6 +148,10 @@ def test_deep_json(client: httpx.Client) -> None:
         check_problem(client.post("/raw", content=body), 400, "nested-too-deeply")
     assert client.post("/raw", content=b"[[[[[]]]]]").status_code == 200
     assert client.post("/raw", json="[" * 100).status_code == 200
+
+
+def test_a_stream_may_lift_the_deadline(client: httpx.Client) -> None:
+    assert client.get("/endless").content == b"0123"
 
 
 def test_a_slow_answer_and_a_slow_body_end_at_the_deadline(client: httpx.Client) -> None:

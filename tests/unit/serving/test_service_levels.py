@@ -98,6 +98,20 @@ def test_six_hours_later_it_is_forgotten() -> None:
     assert traffic.level("availability").requests == 0
 
 
+def test_an_answer_without_the_store_is_available_and_not_complete() -> None:
+    clock = Clock()
+    levels = ServiceLevels({"m": RULE, "plain": RULE}, now=clock, degrading=["m"])
+    for number in range(100):
+        levels.answered("m", 0.01, degraded=number < 20)
+        levels.answered("plain", 0.01)
+    levels.failed("m")
+    found = {(level.model, level.objective): (level.good, level.burning) for level in levels.levels()}
+    assert found["m", "completeness"] == (0.8, Burning.FAST)
+    assert found["m", "latency"] == (1.0, Burning.NO)
+    assert found["m", "availability"] == (pytest.approx(100 / 101), Burning.NO)
+    assert ("plain", "completeness") not in found
+
+
 def test_each_model_by_its_own_rule_and_no_other() -> None:
     clock = Clock()
     levels = ServiceLevels({"strict": replace(RULE, latency_us=1_000), "lax": RULE}, now=clock)
