@@ -15,6 +15,7 @@ ERROR = "error"
 PREDICTED_AT = "predicted_at"
 DURATION_US = "duration_us"
 FEATURE_VIEWS = "feature_views"
+ARM = "arm"
 
 CHANNELS = ("HTTP", "TOPIC", "BATCH")
 STATUSES = ("ANSWERED", "REFUSED", "FAILED")
@@ -35,6 +36,7 @@ PREDICTION_HEADER = (
     DURATION_US,
     CALLER,
     FEATURE_VIEWS,
+    ARM,
 )
 #: A project's own names (entities, inputs) may not be any of these.
 RESERVED = frozenset(REQUEST_HEADER) | frozenset(PREDICTION_HEADER)

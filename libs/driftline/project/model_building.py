@@ -43,6 +43,7 @@ _RESERVED = frozenset(
         "duration_us",
         "caller",
         "feature_views",
+        "arm",
         "label",
         "label_known_at",
         "label_id",

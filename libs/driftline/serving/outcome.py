@@ -26,6 +26,7 @@ _MADE = (
     fields.MODEL_VERSION,
     fields.DECISION,
     fields.FEATURE_VIEWS,
+    fields.ARM,
 )
 
 
@@ -85,6 +86,7 @@ class Outcome:
         self.status = np.full(count, FAILED, np.int8)
         self.score = np.full(count, np.nan)
         self.error, self.version, self.decision = TextColumn(count), TextColumn(count), TextColumn(count)
+        self.arm = TextColumn(count)
         self._views_read = np.zeros(count, np.int32)
         self._view_lists: list[list[str]] = [[]]
         self._columns = columns
@@ -134,6 +136,7 @@ class Outcome:
             fields.FEATURE_VIEWS: pa.array(self._view_lists, pa.list_(pa.string())).take(
                 pa.array(self._views_read)
             ),
+            fields.ARM: self.arm.array(),
         }
         missing, unknown = np.isnan(self._features), self._ages == _NO_AGE
         for name, place in self._columns.place.items():
@@ -151,6 +154,7 @@ class Outcome:
             self.version.values(),
             self.decision.values(),
             [self._view_lists[number] for number in self._views_read.tolist()],
+            self.arm.values(),
             *(_without_nan(feature) for feature in self._features),
             *([None if age == _NO_AGE else age for age in ages] for ages in self._ages.tolist()),
         ]
