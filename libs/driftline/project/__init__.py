@@ -16,6 +16,7 @@ from driftline.project.declaration import (
 from driftline.project.life_rules import (
     AskingLevel,
     BreakerRule,
+    CanaryRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -27,6 +28,7 @@ from driftline.project.loading import load_project
 __all__ = [
     "AskingLevel",
     "BreakerRule",
+    "CanaryRule",
     "ComparisonRule",
     "DecisionRule",
     "EventType",

@@ -231,7 +231,8 @@ class PredictionEngine:
             for arm, at in loaded.split.assign(_sticky_keys(loaded.split.entity, taken)):
                 outcome.arm.set(rows[at], arm.label)
                 outcome.version.set(rows[at], arm.line[0].version)
-                changes += self._ask(loaded, arm, _within(inputs, at), rows[at], outcome)
+                own = inputs if len(at) == len(rows) else _within(inputs, at)
+                changes += self._ask(loaded, arm, own, rows[at], outcome)
         if changes:
             self._rack.note(loaded, changes, int(_instants(taken).max()))
 
