@@ -200,6 +200,9 @@ class ModelRack:
         self._loaded[name] = LoadedModel(
             declaration=declaration, standing=standing, line=tuple(line), unusable=note, split=split
         )
+        if split is not None and (held is None or held.standing.split != standing.split):
+            shares = {arm.pinned.version: arm.share for arm in split.split.arms}
+            _log.info("versions on trial", model=name, trial=split.split.trial, shares=shares)
         if held is None or held.version != line[0].version:
             _log.info("model loaded", model=name, version=line[0].version, before=held and held.version)
 
