@@ -3,21 +3,19 @@
 Every fact's id is made from what causes it, so deciding again gives the same facts, which count once.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from driftline.models.bundle import BundleManifest
-from driftline.models.commands import change_instant
 from driftline.models.comparison import Comparison, Decision
 from driftline.models.lifecycle import ModelHistory, State
-from driftline.models.model_event import Kind, ModelEvent, life_id
+from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.shadow import Pair
-from driftline.project import PromotionRule
+from driftline.models.trial import TrialKind, canary, free_name, steps_of
+from driftline.project import CanaryRule, PromotionRule, ServiceLevelRule
 from driftline.runtime.clock import text_us
-
-BY = "model_registry"
+from services.model_registry.canaries import CanaryEvidence, judge_canary
+from services.model_registry.facts import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,47 +27,6 @@ class Verdict:
     known_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """Makes the facts of one model."""
-
-    history: ModelHistory
-    at_us: int
-    made: list[ModelEvent] = field(default_factory=list)
-
-    def add(
-        self,
-        kind: Kind,
-        version: str,
-        effective_us: int,
-        reason: str,
-        *,
-        because: tuple[str, ...],
-        evidence: Mapping[str, Any] | None = None,
-        cause_id: str | None = None,
-        until_us: int | None = None,
-    ) -> None:
-        life = self.history.versions.get(version)
-        known = life.data_until_us if life is not None else until_us
-        cause = self.history.cause_of(version)
-        told = {**(evidence or {}), **({} if cause is None else {"cause": cause.as_json()})}
-        self.made.append(
-            ModelEvent(
-                event_id=life_id(self.history.model, kind, version, *because),
-                model=self.history.model,
-                version=version,
-                kind=kind,
-                cause_id=cause_id or _cause(self.history, version),
-                reason=reason,
-                evidence=json.dumps(told),
-                data_until_us=known,
-                effective_us=change_instant(self.history, version, effective_us),
-                by=BY,
-                at_us=self.at_us,
-            )
-        )
-
-
 def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int, *, sha256: str) -> list[ModelEvent]:
     """Return the facts for a version that a person trained and activated with ``driftline train``.
 
@@ -77,7 +34,7 @@ def adopt(history: ModelHistory, manifest: BundleManifest, at_us: int, *, sha256
     """
     if history.state_of(manifest.version) is not None:
         return []
-    facts = _Facts(history, at_us)
+    facts = Facts(history, at_us)
     until = text_us(manifest.training.end)
     reason = "trained and activated by a person (`driftline train`)"
     metrics = {name: found.model_dump(mode="json") for name, found in manifest.metrics.items()}
@@ -111,10 +68,19 @@ def pairs_of(history: ModelHistory, rule: PromotionRule) -> list[Pair]:
 
 
 def decide(
-    history: ModelHistory, verdicts: list[Verdict], rule: PromotionRule, at_us: int
+    history: ModelHistory,
+    verdicts: list[Verdict],
+    rule: PromotionRule,
+    at_us: int,
+    *,
+    levels: ServiceLevelRule | None = None,
+    evidence: CanaryEvidence | None = None,
 ) -> list[ModelEvent]:
-    """Return the facts that follow from a history and its comparisons; at most one of them changes the champion."""
-    facts = _Facts(history, at_us)
+    """Return the facts that follow from a history and its evidence; at most one of them changes the champion.
+
+    ``levels`` is what the model promises its callers, ``evidence`` what was seen of the canary that runs.
+    """
+    facts = Facts(history, at_us)
     _retire_older_challengers(history, facts)
     if history.champion is None:
         _first_champion(history, rule, facts)
@@ -122,25 +88,28 @@ def decide(
     if history.withdrawal is not None:
         _successor(history, facts)
         return facts.made
+    if history.trial is not None and history.trial.kind is TrialKind.CANARY:
+        judge_canary(history, history.trial, evidence, rule, facts)
     for verdict in verdicts:
         if verdict.pair.champion != history.champion:
             continue
         if verdict.pair.challenger == history.challenger:
-            _judge_challenger(verdict, rule, facts)
+            _judge_challenger(verdict, rule, levels, facts)
         elif verdict.pair.challenger == history.previous and not _changes(facts):
             _judge_champion(verdict, facts)
     return facts.made
 
 
-def _retire_older_challengers(history: ModelHistory, facts: _Facts) -> None:
+def _retire_older_challengers(history: ModelHistory, facts: Facts) -> None:
     *older, newest = history.in_state(State.CHALLENGER) or [""]
-    for version in older:
+    tried = frozenset() if history.trial is None else history.trial.versions
+    for version in (one for one in older if one not in tried):
         life = history.versions[newest]
         reason = f"the newer challenger {newest} takes its place"
         facts.add(Kind.RETIRED, version, life.since_us, reason, because=(newest,))
 
 
-def _first_champion(history: ModelHistory, rule: PromotionRule, facts: _Facts) -> None:
+def _first_champion(history: ModelHistory, rule: PromotionRule, facts: Facts) -> None:
     found = history.in_state(State.VALIDATED)
     if not found or history.pending is not None:
         return
@@ -150,7 +119,7 @@ def _first_champion(history: ModelHistory, rule: PromotionRule, facts: _Facts) -
     facts.add(kind, version, since, "it passed its gates, and there is no champion yet", because=("first",))
 
 
-def _successor(history: ModelHistory, facts: _Facts) -> None:
+def _successor(history: ModelHistory, facts: Facts) -> None:
     """Ask a person for a model that is out of service: whoever took it out decides what serves next."""
     found = [*history.in_state(State.VALIDATED), *history.in_state(State.CHALLENGER)]
     if found and history.pending is None:
@@ -160,9 +129,20 @@ def _successor(history: ModelHistory, facts: _Facts) -> None:
         facts.add(Kind.APPROVAL_WANTED, version, since, reason, because=("withdrawn",))
 
 
-def _judge_challenger(verdict: Verdict, rule: PromotionRule, facts: _Facts) -> None:
-    pair, comparison = verdict.pair, verdict.comparison
-    if comparison.decision is Decision.WAIT:
+def _judge_challenger(
+    verdict: Verdict, rule: PromotionRule, levels: ServiceLevelRule | None, facts: Facts
+) -> None:
+    """Decide on a challenger; while a trial runs, nothing but a challenger that is worse in its own canary."""
+    pair, comparison, trial = verdict.pair, verdict.comparison, facts.history.trial
+    if comparison.decision is Decision.WAIT or _changes(facts):
+        return
+    worse = comparison.decision is Decision.REJECT
+    if trial is not None and not (
+        worse and trial.kind is TrialKind.CANARY and trial.version == pair.challenger
+    ):
+        return
+    if rule.canary is not None and not worse:
+        _begin_canary(verdict, rule.canary, levels, facts)
         return
     kind = Kind.REJECTED
     if comparison.decision is Decision.PROMOTE:
@@ -177,7 +157,21 @@ def _judge_challenger(verdict: Verdict, rule: PromotionRule, facts: _Facts) -> N
     )
 
 
-def _judge_champion(verdict: Verdict, facts: _Facts) -> None:
+def _begin_canary(verdict: Verdict, rule: CanaryRule, levels: ServiceLevelRule | None, facts: Facts) -> None:
+    pair, history = verdict.pair, facts.history
+    name = free_name(f"canary-{pair.challenger}", history.trials)
+    trial = canary(pair.challenger, name, steps_of(rule, levels), rule.sticky)
+    facts.add(
+        Kind.CANARY_STARTED,
+        pair.challenger,
+        verdict.known_us,
+        verdict.comparison.reason,
+        because=("compared to", pair.champion, str(pair.start_us), history.reigns[-1].event_id),
+        evidence={**_evidence(verdict), **trial.evidence()},
+    )
+
+
+def _judge_champion(verdict: Verdict, facts: Facts) -> None:
     """Roll back where the former champion is shown to be the better one."""
     pair, comparison = verdict.pair, verdict.comparison
     if comparison.decision is not Decision.PROMOTE:
@@ -194,7 +188,7 @@ def _judge_champion(verdict: Verdict, facts: _Facts) -> None:
     )
 
 
-def _changes(facts: _Facts) -> bool:
+def _changes(facts: Facts) -> bool:
     return any(one.kind in {Kind.PROMOTED, Kind.ROLLED_BACK, Kind.PULLED} for one in facts.made)
 
 
@@ -210,11 +204,3 @@ def _evidence(verdict: Verdict) -> dict[str, Any]:
 
 def _until(history: ModelHistory, version: str) -> int:
     return history.versions[version].data_until_us or 0
-
-
-def _cause(history: ModelHistory, version: str) -> str | None:
-    """Return the cause that brought a version about, to the end of its life."""
-    for event in history.events:
-        if event.version == version and event.kind is Kind.REGISTERED:
-            return event.cause_id
-    return None

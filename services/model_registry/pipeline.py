@@ -5,6 +5,7 @@
    earlier commands are owed), so it means the same whenever the log is read; the fact that follows from it is *owed*
    until it is read back.
 3. Outcomes are read from their beginning for the pairs that are to be compared, again whenever the pairs change.
+   Of the predictions what became of the canaries' requests, while canaries run.
 4. Reconcile, whenever something is new: adopt what a person activated, send owed facts, decide on comparisons, set the
    predictors' pointer to the champion and those before it, mirror the states in MLflow. Each step is safe to repeat: facts have ids made
    from their cause, and are sent in a transaction that an older process of this name cannot finish.
@@ -32,6 +33,7 @@ from driftline.models.standing import (
     write_standing,
 )
 from driftline.models.tracking import Tracking
+from driftline.models.trial import Trial, TrialKind
 from driftline.project import Project, PromotionRule
 from driftline.runtime.clock import Clock
 from driftline.runtime.durations import DAY_US
@@ -41,9 +43,11 @@ from driftline.runtime.logging import get_logger
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.partitions import Partition, PartitionBatch
-from services.model_registry.decisions import BY, Verdict, adopt, decide, pairs_of
+from services.model_registry.decisions import Verdict, adopt, decide, pairs_of
+from services.model_registry.facts import BY
 from services.model_registry.outcomes import OutcomeFollower
 from services.model_registry.pointing import standing_of
+from services.model_registry.traffic import TrafficFollower
 
 SERVICE = "model_registry"
 _log = get_logger(__name__)
@@ -72,6 +76,7 @@ class ModelRegistryPipeline:
         codec: LifeCodec,
         open_log: Callable[[], LifeLog],
         outcomes: OutcomeFollower,
+        traffic: TrafficFollower,
         tracking: Tracking,
         *,
         topic: str,
@@ -86,6 +91,7 @@ class ModelRegistryPipeline:
         self._codec = codec
         self._open_log = open_log
         self._outcomes = outcomes
+        self._traffic = traffic
         self._tracking = tracking
         self._topic = topic
         self._partitions = partitions
@@ -163,6 +169,7 @@ class ModelRegistryPipeline:
         histories = {name: self._history(name) for name in self._lives}
         pairs = [pair for name, found in histories.items() for pair in pairs_of(found, self._rule(name))]
         shadow = self._outcomes.follow(pairs)
+        seen = self._traffic.follow(_canaries(histories))
         for name, history in histories.items():
             life = self._lives[name]
             if life.sent:  # 5.
@@ -170,7 +177,14 @@ class ModelRegistryPipeline:
             facts = [*self._adopted(name, history), *life.owed.values()]
             if not facts:
                 verdicts = [] if shadow is None else self._verdicts(history, shadow)
-                facts = decide(history, verdicts, self._rule(name), self._clock.now_us())
+                facts = decide(
+                    history,
+                    verdicts,
+                    self._rule(name),
+                    self._clock.now_us(),
+                    levels=self._project.models[name].service_levels,
+                    evidence=seen.get(name),
+                )
             self._send(life, facts)
             if not facts:
                 self._point(name, life, history)
@@ -258,7 +272,9 @@ class ModelRegistryPipeline:
         life.mirrored = len(life.events)
 
     def _show(self, histories: Mapping[str, ModelHistory]) -> None:
-        shown = [f"{name}@{found.champion}" for name, found in histories.items() if found.champion]
+        shown = [
+            f"{name}@{found.champion}{_tried(found)}" for name, found in histories.items() if found.champion
+        ]
         self._health.set("models", ready=True, detail=", ".join(shown) or "no champion yet")
 
     def _history(self, name: str) -> ModelHistory:
@@ -272,3 +288,16 @@ class ModelRegistryPipeline:
 
     def _partition(self, model: str) -> int:
         return partition_of(model, self._partitions)
+
+
+def _canaries(histories: Mapping[str, ModelHistory]) -> dict[str, Trial]:
+    running = {name: found.trial for name, found in histories.items()}
+    return {
+        name: trial for name, trial in running.items() if trial is not None and trial.kind is TrialKind.CANARY
+    }
+
+
+def _tried(history: ModelHistory) -> str:
+    if history.trial is None:
+        return ""
+    return "".join(f" and {one.version} for {one.share:.2%}" for one in history.trial.arms)

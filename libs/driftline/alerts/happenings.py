@@ -60,6 +60,13 @@ EVENTS = {
         "fails in service",
         "Its breaker is open. See `driftline models history`, and the predictor's log.",
     ),
+    "CANARY_ENDED": Happening(
+        PROMOTION,
+        Severity.WARNING,
+        "canary ended",
+        "The champion answers everything again. See `driftline models history`.",
+        lasting=False,
+    ),
     "PROMOTED": Happening(ACTIVITY, Severity.INFO, "promoted", "", lasting=False),
 }
 #: What ends which kinds of problems, whatever their version.
@@ -70,7 +77,7 @@ ENDS: dict[str, tuple[str, ...]] = {
 #: What ends the wait for an approval of its own version.
 ANSWERS = frozenset({"REJECTED", "REJECT", "APPROVE"})
 #: What ends the failing of its own version, whoever saw it.
-LEAVES = frozenset({"ROLLED_BACK", "PULLED", "RETIRED", "REJECTED"})
+LEAVES = frozenset({"ROLLED_BACK", "PULLED", "RETIRED", "REJECTED", "CANARY_ENDED"})
 #: What ends the failing of its own version in the process that saw it.
 RECOVERED = "RECOVERED"
 #: What ends a baseline's win: a version that has passed the gates.

@@ -6,6 +6,7 @@ ask, so that what is impossible is told at once.
 
 import getpass
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from driftline.cli.options import JsonOption, ProjectOption, echo_json
 from driftline.contracts.topics import MODEL_EVENTS, RETRAIN_REQUESTS
 from driftline.models.commands import answer
 from driftline.models.life_log import LifeLog
+from driftline.models.lifecycle import ModelHistory
 from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.retraining import Cause, RetrainRequest, request
 from driftline.runtime.errors import UnavailableError
@@ -33,7 +35,9 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a sentence;
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="Seconds to wait for the registry's answer.")
 ]
-_ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 20.0
+#: Makes a command's evidence of the project and the model's history.
+Evidence = Callable[[Desk, ModelHistory], str]
 
 
 def promote(
@@ -41,12 +45,12 @@ def promote(
     model: ModelArgument = "",
     *,
     reason: ReasonOption = "",
-    wait: WaitOption = _ANSWER_SECONDS,
+    wait: WaitOption = ANSWER_SECONDS,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Make a version champion, whatever the evidence says."""
-    _command(Kind.PROMOTE, version, model, reason, wait, project, as_json=as_json)
+    ask_registry(Kind.PROMOTE, version, model, reason, wait, project, as_json=as_json)
 
 
 def approve(
@@ -54,12 +58,12 @@ def approve(
     *,
     version: Annotated[str, typer.Option(help="The version; the one that waits if left out.")] = "",
     reason: ReasonOption = "",
-    wait: WaitOption = _ANSWER_SECONDS,
+    wait: WaitOption = ANSWER_SECONDS,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Promote the version that waits for approval."""
-    _command(Kind.APPROVE, version, model, reason, wait, project, as_json=as_json)
+    ask_registry(Kind.APPROVE, version, model, reason, wait, project, as_json=as_json)
 
 
 def reject(
@@ -67,24 +71,24 @@ def reject(
     model: ModelArgument = "",
     *,
     reason: ReasonOption = "",
-    wait: WaitOption = _ANSWER_SECONDS,
+    wait: WaitOption = ANSWER_SECONDS,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Reject a version that is not decided yet; of one in training, stop the training."""
-    _command(Kind.REJECT, version, model, reason, wait, project, as_json=as_json)
+    ask_registry(Kind.REJECT, version, model, reason, wait, project, as_json=as_json)
 
 
 def rollback(
     model: ModelArgument = "",
     *,
     reason: ReasonOption = "",
-    wait: WaitOption = _ANSWER_SECONDS,
+    wait: WaitOption = ANSWER_SECONDS,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Bring the champion before this one back."""
-    _command(Kind.ROLL_BACK, "", model, reason, wait, project, as_json=as_json)
+    ask_registry(Kind.ROLL_BACK, "", model, reason, wait, project, as_json=as_json)
 
 
 def pull(
@@ -92,7 +96,7 @@ def pull(
     *,
     version: Annotated[str, typer.Option(help="The version; the champion if left out.")] = "",
     reason: ReasonOption = "",
-    wait: WaitOption = _ANSWER_SECONDS,
+    wait: WaitOption = ANSWER_SECONDS,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -100,7 +104,7 @@ def pull(
 
     Without one before it the model is out of service: callers are told so (503) until another version is promoted.
     """
-    _command(Kind.PULL, version, model, reason, wait, project, as_json=as_json)
+    ask_registry(Kind.PULL, version, model, reason, wait, project, as_json=as_json)
 
 
 def retrain(
@@ -148,10 +152,18 @@ def _tell_request(made: RetrainRequest, *, as_json: bool) -> None:
         typer.echo(f"asked for {made.model}@{made.version}, from what was known before {until}")
 
 
-def _command(
-    kind: Kind, version: str, model: str, reason: str, wait: float, folder: Path, *, as_json: bool
+def ask_registry(
+    kind: Kind,
+    version: str,
+    model: str,
+    reason: str,
+    wait: float,
+    folder: Path,
+    *,
+    as_json: bool,
+    evidence: Evidence = lambda _desk, _history: "{}",
 ) -> None:
-    """Add a command to the log and wait for the fact that follows."""
+    """Add a command to the log and wait for the fact that follows; ``evidence`` is what the command holds beside."""
     with open_desk(folder) as desk:
         name = desk.model(model)
         now = time.time_ns() // 1000
@@ -162,6 +174,7 @@ def _command(
             model=name,
             version=version or None,
             kind=kind,
+            evidence=evidence(desk, history),
             reason=reason or f"{_person()} asked for it",
             effective_us=max(clock, history.last_change_us or 0),
             by=_person(),

@@ -42,7 +42,8 @@ def list_versions(
         style = "bold green" if row["state"] == "champion" else ""
         loss = "" if row["log_loss"] is None else f"{row['log_loss']:.4f}"
         name = row["version"] if len(names) == 1 else f"{row['model']}@{row['version']}"
-        table.add_row(name, row["state"], row["since"][:10], loss, escape(row["why"]), style=style)
+        state = row["state"] + (f", {row['trial']}" if row["trial"] else "")
+        table.add_row(name, state, row["since"][:10], loss, escape(row["why"]), style=style)
     Console().print(table)
 
 
@@ -164,6 +165,7 @@ def _rows(history: ModelHistory) -> list[dict[str, Any]]:
             "model": history.model,
             "version": life.version,
             "state": _state(history, life),
+            "trial": _tried(history, life.version),
             "since": shown_time(life.since_us),
             "data_until": None if life.data_until_us is None else shown_time(life.data_until_us),
             "log_loss": losses.get(life.version),
@@ -177,6 +179,16 @@ def _rows(history: ModelHistory) -> list[dict[str, Any]]:
 def _state(history: ModelHistory, life: VersionLife) -> str:
     withdrawn = history.withdrawal is not None and life.version == history.champion
     return "champion, out of service" if withdrawn else life.state.value
+
+
+def _tried(history: ModelHistory, version: str) -> str | None:
+    """Return which share of the requests a version answers in the trial that runs; None where it is not tried."""
+    trial = history.trial
+    arms = () if trial is None else trial.arms
+    shares = [
+        f"{one.share:.4g} in {trial.name}" for one in arms if trial is not None and one.version == version
+    ]
+    return shares[0] if shares else None
 
 
 def _cause(history: ModelHistory, version: str | None) -> TrainingCause | None:

@@ -4,6 +4,7 @@ import typer
 
 from driftline.cli.model_asking import approve, promote, pull, reject, retrain, rollback
 from driftline.cli.model_reading import list_versions, show_champion, show_history, show_version
+from driftline.cli.trials import ab, canary, stop_canary
 
 app = typer.Typer(help="Versions of models, their champion, and their life.", no_args_is_help=True)
 
@@ -17,3 +18,6 @@ app.command("reject")(reject)
 app.command("rollback")(rollback)
 app.command("pull")(pull)
 app.command("retrain")(retrain)
+app.command("canary")(canary)
+app.command("stop-canary")(stop_canary)
+app.add_typer(ab, name="ab")

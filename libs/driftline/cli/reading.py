@@ -172,7 +172,7 @@ def print_trace(console: Console, found: Trace) -> None:
         "asked": f"{one['requested_at']} over {one['channel']}"
         + (f" by {one['caller']}" if one["caller"] else ""),
         "as of": one["event_time"],
-        "model": f"{one['model']}@{one['model_version']}",
+        "model": f"{one['model']}@{one['model_version']}" + (f", arm {one['arm']}" if one.get("arm") else ""),
         "status": one["status"] + (f": {one['error']}" if one["error"] else ""),
         "score": "none" if one["score"] is None else f"{one['score']:.6f}, so {one['decision']}",
         "took": f"{one['duration_us'] / 1000:.1f} ms, logged at partition {found.partition}, offset {found.offset}"

@@ -16,6 +16,7 @@ PREDICTED_AT = "predicted_at"
 DURATION_US = "duration_us"
 FEATURE_VIEWS = "feature_views"
 DEGRADED = "degraded"
+ARM = "arm"
 
 CHANNELS = ("HTTP", "TOPIC", "BATCH")
 STATUSES = ("ANSWERED", "REFUSED", "FAILED")
@@ -37,6 +38,7 @@ PREDICTION_HEADER = (
     CALLER,
     FEATURE_VIEWS,
     DEGRADED,
+    ARM,
 )
 #: A project's own names (entities, inputs) may not be any of these.
 RESERVED = frozenset(REQUEST_HEADER) | frozenset(PREDICTION_HEADER)

@@ -11,6 +11,13 @@ From the first promotion on there is exactly one champion: every fact that ends 
 - PULLED: the version may never score again. Of a champion it is a rollback too; without a former one it keeps its
   title, and the model is out of service until another version is promoted.
 
+Beside the champion versions may be on trial (``driftline.models.trial``), one trial at a time:
+
+- CANARY_STARTED, AB_STARTED: the trial begins; the versions stand where they stood. CANARY_STEPPED: its share grows.
+- CANARY_ENDED: its version is rolled back, and can be tried or promoted again by a person. AB_ENDED: nothing else changes.
+- A trial ends too with whatever changes the champion, takes the model out of service, or rejects, retires or pulls a
+  version that is on trial.
+
 Commands (APPROVE and so on) change no state: ``commands.answer`` says which facts follow from one. Nor do reports.
 """
 
@@ -19,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from driftline.models.model_event import Kind, ModelEvent, TrainingCause
+from driftline.models.trial import ENDED, STARTED, Trial, TrialKind, names_trial, trial_of
 
 
 class State(StrEnum):
@@ -103,6 +111,18 @@ class ModelHistory:
     formers: tuple[str, ...] = ()
     #: The fact that took the model out of service: its only champion was pulled.
     withdrawal: ModelEvent | None = None
+    #: All trials, the newest last.
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def trial(self) -> Trial | None:
+        """The trial that runs; None without one."""
+        return self.trials[-1] if self.trials and self.trials[-1].until_us is None else None
+
+    @property
+    def trials_until_us(self) -> int:
+        """The last instant from which anything of a trial holds; 0 before the first."""
+        return max((one.until_us or one.since_us for one in self.trials[-1:]), default=0)
 
     @property
     def serving(self) -> str | None:
@@ -183,6 +203,7 @@ def fold(model: str, events: Iterable[ModelEvent]) -> ModelHistory:
         ignored=tuple(life.ignored),
         formers=tuple(life.formers),
         withdrawal=life.withdrawal,
+        trials=tuple(life.trials),
     )
 
 
@@ -212,6 +233,7 @@ class _Life:
         self.formers: list[str] = []
         self.ignored: list[Ignored] = []
         self.withdrawal: ModelEvent | None = None
+        self.trials: list[Trial] = []
 
     def apply(self, event: ModelEvent) -> None:
         why = self._refusal(event)
@@ -226,12 +248,26 @@ class _Life:
                 self._leave(version, State.ROLLED_BACK, event)
             case Kind.PULLED if version == self._champion and not self.formers:
                 self.withdrawal = event
+                self._end_trial(event)
             case Kind.PULLED if version == self._champion:
                 self._leave(version, State.PULLED, event)
             case Kind.PULLED:
                 self._drop_former(version)
                 self._set(version, State.PULLED, event)
+                self._end_trial_of(version, event)
+            case Kind.CANARY_STARTED | Kind.AB_STARTED:
+                self.trials.append(trial_of(event))
+            case Kind.CANARY_STEPPED:
+                self.trials[-1] = self.trials[-1].stepped(event)
+            case Kind.AB_ENDED:
+                self._end_trial(event)
+            case Kind.CANARY_ENDED:
+                self._end_trial(event)
+                self._drop_former(version)
+                self._set(version, State.ROLLED_BACK, event)
             case kind:
+                if _STEPS[kind][1] in {State.REJECTED, State.RETIRED}:
+                    self._end_trial_of(version, event)
                 self._drop_former(version)
                 self._set(version, _STEPS[kind][1], event)
 
@@ -239,11 +275,23 @@ class _Life:
     def _champion(self) -> str | None:
         return self.reigns[-1].version if self.reigns else None
 
+    @property
+    def _trial(self) -> Trial | None:
+        return self.trials[-1] if self.trials and self.trials[-1].until_us is None else None
+
+    def _end_trial(self, event: ModelEvent) -> None:
+        if self._trial is not None:
+            self.trials[-1] = self._trial.over(event, "")
+
+    def _end_trial_of(self, version: str, event: ModelEvent) -> None:
+        if self._trial is not None and version in self._trial.versions:
+            self._end_trial(event)
+
     def _refusal(self, event: ModelEvent) -> str:
         """Return why a fact is not legal now; empty where it is."""
         if event.version is None:
             return "it names no version"
-        state = self.versions[event.version].state if event.version in self.versions else None
+        state = self._state(event.version)
         shown = "unknown" if state is None else state.value
         match event.kind:
             case Kind.PROMOTED:
@@ -257,6 +305,10 @@ class _Life:
                     return f"{event.version} is {shown}, so it cannot be pulled"
                 again = state is State.CHAMPION and self.withdrawal is not None
                 return f"{event.version} is pulled, so it cannot be pulled" if again else ""
+            case Kind.CANARY_STARTED | Kind.AB_STARTED:
+                return self._refuse_start(event)
+            case Kind.CANARY_STEPPED | Kind.CANARY_ENDED | Kind.AB_ENDED:
+                return self._refuse_later(event)
             case kind:
                 legal = state in _STEPS[kind][0]
                 return (
@@ -264,6 +316,43 @@ class _Life:
                     if legal
                     else f"{event.version} is {shown}, so it cannot become {_STEPS[kind][1].value}"
                 )
+
+    def _refuse_start(self, event: ModelEvent) -> str:
+        """Return why a trial cannot begin now; empty where it can."""
+        try:
+            trial = trial_of(event)
+        except ValueError as error:
+            return str(error)
+        if trial.kind is not STARTED[event.kind] or (trial.steps is None) is (trial.kind is TrialKind.CANARY):
+            return f"it tells of another kind of trial than {event.kind}"
+        if self._champion is None or self.withdrawal is not None:
+            return "no champion answers the other requests"
+        if self._trial is not None:
+            return f"the trial {self._trial.name} runs"
+        if trial.name in {one.name for one in self.trials}:
+            return f"there was a trial {trial.name} before"
+        return next(
+            (
+                f"{version} is {'unknown' if state is None else state.value}, so it cannot be tried"
+                for version in sorted({*trial.versions, event.version or ""})
+                if (state := self._state(version)) not in PROMOTABLE
+            ),
+            "",
+        )
+
+    def _refuse_later(self, event: ModelEvent) -> str:
+        """Return why what a fact says cannot become of the trial; empty where it can."""
+        name, step = names_trial(event)
+        trial = self._trial
+        if trial is None or trial.name != name or event.version != trial.version:
+            return f"no trial {name!r} of {event.version} runs"
+        if event.kind is Kind.CANARY_STEPPED:
+            right = trial.kind is TrialKind.CANARY and not trial.last_step and step == trial.step + 1
+            return "" if right else f"step {step} does not follow in {name}"
+        return "" if trial.kind is ENDED[event.kind] else f"{name} is no such trial"
+
+    def _state(self, version: str) -> State | None:
+        return self.versions[version].state if version in self.versions else None
 
     def _promote(self, version: str, event: ModelEvent) -> None:
         before = self._champion
@@ -281,6 +370,7 @@ class _Life:
         self._crown(self.formers.pop(), event)
 
     def _crown(self, version: str, event: ModelEvent) -> None:
+        self._end_trial(event)
         if self.reigns:
             last = self.reigns[-1]
             self.reigns[-1] = Reign(

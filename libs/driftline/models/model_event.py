@@ -16,7 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
-    """What a model event says: facts in their natural order, two reports, and at the end five commands.
+    """What a model event says: facts in their natural order, two reports, and at the end the commands.
 
     A report says what a predictor saw of a version (that it fails, that it recovered) and changes no state.
     """
@@ -27,6 +27,11 @@ class Kind(StrEnum):
     REGISTERED = "REGISTERED"
     VALIDATED = "VALIDATED"
     CHALLENGER = "CHALLENGER"
+    CANARY_STARTED = "CANARY_STARTED"
+    AB_STARTED = "AB_STARTED"
+    CANARY_STEPPED = "CANARY_STEPPED"
+    CANARY_ENDED = "CANARY_ENDED"
+    AB_ENDED = "AB_ENDED"
     APPROVAL_WANTED = "APPROVAL_WANTED"
     REJECTED = "REJECTED"
     PROMOTED = "PROMOTED"
@@ -40,6 +45,10 @@ class Kind(StrEnum):
     PROMOTE = "PROMOTE"
     ROLL_BACK = "ROLL_BACK"
     PULL = "PULL"
+    START_CANARY = "START_CANARY"
+    STOP_CANARY = "STOP_CANARY"
+    START_AB = "START_AB"
+    STOP_AB = "STOP_AB"
 
     @property
     def is_command(self) -> bool:
@@ -52,7 +61,8 @@ class Kind(StrEnum):
         return self not in COMMANDS and self not in REPORTS
 
 
-COMMANDS = frozenset({Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL})
+TRIAL_COMMANDS = frozenset({Kind.START_CANARY, Kind.STOP_CANARY, Kind.START_AB, Kind.STOP_AB})
+COMMANDS = TRIAL_COMMANDS | {Kind.APPROVE, Kind.REJECT, Kind.PROMOTE, Kind.ROLL_BACK, Kind.PULL}
 REPORTS = frozenset({Kind.FAILING, Kind.RECOVERED})
 
 

@@ -3,10 +3,13 @@
 ``<models>/<model>/active.json`` names the version that answers, those to fall back on where it fails, or why the model
 is out of service. Each version is held to the SHA-256 that its manifest had when it was named. The model registry
 writes what the log of model events says; ``driftline train`` writes it where a person activates.
+
+While versions are tried (a canary, an A/B test), it also names the arms that answer a share of the requests each.
 """
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ from driftline.models.bundle import (
 ACTIVE_FILE = "active.json"
 #: Versions that are kept loaded to fall back on; each costs the memory of a model.
 MOST_PRIORS = 2
+#: Shares that add up to 1 as people write them may add up to a little more as floats.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,49 @@ class Pinned:
 
     version: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A version that answers a share of the requests, more than 0 and at most 1."""
+
+    name: str
+    pinned: Pinned
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A trial: arms that answer a share of a model's requests each; the champion, as ``control``, answers the rest.
+
+    Attributes
+    ----------
+    trial
+        Name of the trial, another for each of a model; who is assigned to which arm follows from it.
+    sticky
+        The entity whose requests all go to one arm; empty: each request is assigned by its own id.
+    """
+
+    trial: str
+    arms: tuple[Arm, ...]
+    control: str = "champion"
+    sticky: str = ""
+
+    def __post_init__(self) -> None:
+        shares = [one.share for one in self.arms]
+        names = {self.control, *(one.name for one in self.arms)}
+        if not shares or min(shares) <= 0 or math.fsum(shares) > 1 + _ROUNDING or len(names) <= len(shares):
+            raise ValueError(
+                f"trial {self.trial!r}: arms need names of their own, and shares that add up to 1 at most"
+            )
+
+    def label(self, arm: str) -> str:
+        """Return an arm as the log names it."""
+        return f"{self.trial}/{arm}"
+
+    def arm_of(self, version: str) -> str:
+        """Return the arm that a version answers, as the log names it; empty where there is none."""
+        return next((self.label(one.name) for one in self.arms if one.pinned.version == version), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +99,8 @@ class Standing:
         Why the model is out of service; empty where it serves.
     pulled
         Versions that may never score again.
+    split
+        The arms beside the champion, while versions are tried.
     """
 
     active: Pinned | None
@@ -58,11 +108,13 @@ class Standing:
     reign: str = ""
     withdrawn: str = ""
     pulled: tuple[str, ...] = ()
+    split: Split | None = None
 
     @property
     def pins(self) -> dict[str, str]:
         """The SHA-256 of every version that is named."""
-        named = (*([self.active] if self.active else []), *self.priors)
+        arms = () if self.split is None else tuple(one.pinned for one in self.split.arms)
+        named = (*([self.active] if self.active else []), *self.priors, *arms)
         return {one.version: one.sha256 for one in named}
 
     def as_json(self) -> dict[str, Any]:
@@ -71,10 +123,11 @@ class Standing:
         return {
             "version": active and active.version,
             "manifest_sha256": active and active.sha256,
-            "priors": [{"version": one.version, "manifest_sha256": one.sha256} for one in self.priors],
+            "priors": [_pin_json(one) for one in self.priors],
             "reign": self.reign,
             "withdrawn": self.withdrawn,
             "pulled": list(self.pulled),
+            "split": None if self.split is None else _split_json(self.split),
         }
 
     @classmethod
@@ -86,6 +139,7 @@ class Standing:
             reign=str(found.get("reign", "")),
             withdrawn=str(found.get("withdrawn", "")),
             pulled=tuple(map(str, found.get("pulled", ()))),
+            split=None if found.get("split") is None else _split(found["split"]),
         )
 
 
@@ -165,3 +219,28 @@ def load_pinned(models_dir: Path, model: str, pinned: Pinned) -> Bundle:
 
 def _pinned(found: dict[str, Any]) -> Pinned:
     return Pinned(version=str(found["version"]), sha256=str(found["manifest_sha256"]))
+
+
+def _pin_json(pinned: Pinned) -> dict[str, Any]:
+    return {"version": pinned.version, "manifest_sha256": pinned.sha256}
+
+
+def _split(found: dict[str, Any]) -> Split:
+    arms = [
+        Arm(name=str(one["name"]), pinned=_pinned(one), share=float(one["share"])) for one in found["arms"]
+    ]
+    return Split(
+        trial=str(found["trial"]),
+        arms=tuple(arms),
+        control=str(found["control"]),
+        sticky=str(found["sticky"]),
+    )
+
+
+def _split_json(split: Split) -> dict[str, Any]:
+    return {
+        "trial": split.trial,
+        "control": split.control,
+        "sticky": split.sticky,
+        "arms": [{"name": one.name, "share": one.share, **_pin_json(one.pinned)} for one in split.arms],
+    }

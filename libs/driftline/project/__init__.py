@@ -16,6 +16,7 @@ from driftline.project.declaration import (
 from driftline.project.life_rules import (
     AskingLevel,
     BreakerRule,
+    CanaryRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -28,6 +29,7 @@ from driftline.project.store_rule import StoreRule, Unavailable
 __all__ = [
     "AskingLevel",
     "BreakerRule",
+    "CanaryRule",
     "ComparisonRule",
     "DecisionRule",
     "EventType",

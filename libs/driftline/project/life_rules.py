@@ -66,6 +66,31 @@ class ComparisonRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryRule:
+    """How a version that the evidence is for takes over the traffic, step by step.
+
+    Attributes
+    ----------
+    shares
+        Its share of the requests in each step, ascending; after the last it is promoted.
+    hold_us
+        Event time that each step lasts at least.
+    least_requests
+        Requests that it must have been assigned in each step at least.
+    most_fallbacks
+        Share of its requests that another version may have answered.
+    sticky
+        The entity whose requests all go to one arm; empty: each request is assigned by its own id.
+    """
+
+    shares: tuple[float, ...] = (0.01, 0.05, 0.25)
+    hold_us: int = DAY_US // 24
+    least_requests: int = 500
+    most_fallbacks: float = 0.01
+    sticky: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRule:
     """What makes a version champion.
 
@@ -83,6 +108,8 @@ class PromotionRule:
         Whether a new champion is rolled back where the one before it proves better.
     rollback_on_failure
         Whether a champion whose breaker opens is rolled back where the one before it answers.
+    canary
+        How a challenger that is better takes over; None: at once.
     """
 
     by: Promotion = Promotion.AUTOMATIC
@@ -91,6 +118,7 @@ class PromotionRule:
     baseline_margin: float = 0.0
     watch: bool = True
     rollback_on_failure: bool = True
+    canary: CanaryRule | None = None
 
     @property
     def approval(self) -> bool:

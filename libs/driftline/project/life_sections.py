@@ -9,6 +9,12 @@ promotion:
   least_outcomes: 1000     # fewer paired outcomes decide nothing
   limit: 56d               # not decided by then, it is rejected
   rollback_on_failure: true
+  canary:                  # what is better takes over by steps; left out: at once
+    shares: [0.01, 0.05, 0.25]
+    hold: 1h               # event time of a step
+    least_requests: 500    # of a step
+    most_fallbacks: 0.01   # share of its requests that others may have answered
+    sticky: customer       # entity whose requests stay in one arm; left out: each request for itself
 breaker:
   window: 20               # calls of which
   failure_share: 0.5       # so many fail: the version is not asked
@@ -32,6 +38,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from driftline.project.life_rules import (
     AskingLevel,
     BreakerRule,
+    CanaryRule,
     ComparisonRule,
     Promotion,
     PromotionRule,
@@ -63,6 +70,33 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CanarySection(_Section):
+    """``models.<name>.promotion.canary``."""
+
+    shares: tuple[float, ...] = (0.01, 0.05, 0.25)
+    hold: Duration = "1h"
+    least_requests: int = Field(default=500, ge=1)
+    most_fallbacks: float = Field(default=0.01, ge=0, lt=1)
+    sticky: str = ""
+
+    @field_validator("shares")
+    @classmethod
+    def _growing(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if not shares or shares[0] <= 0 or shares[-1] > 1 or sorted(set(shares)) != list(shares):
+            raise ValueError("write growing shares above 0 and up to 1, like [0.01, 0.05, 0.25]")
+        return shares
+
+    def rule(self) -> CanaryRule:
+        """Return what the section declares."""
+        return CanaryRule(
+            shares=self.shares,
+            hold_us=parse_duration_us(self.hold),
+            least_requests=self.least_requests,
+            most_fallbacks=self.most_fallbacks,
+            sticky=self.sticky,
+        )
+
+
 class PromotionSection(_Section):
     """``models.<name>.promotion``."""
 
@@ -76,6 +110,7 @@ class PromotionSection(_Section):
     baseline_margin: float = Field(default=0.0, ge=0)
     watch: bool = True
     rollback_on_failure: bool = True
+    canary: CanarySection | None = None
 
     @field_validator("looks")
     @classmethod
@@ -109,6 +144,7 @@ class PromotionSection(_Section):
             baseline_margin=self.baseline_margin,
             watch=self.watch,
             rollback_on_failure=self.rollback_on_failure,
+            canary=None if self.canary is None else self.canary.rule(),
         )
 
 

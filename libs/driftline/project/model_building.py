@@ -44,6 +44,7 @@ _RESERVED = frozenset(
         "caller",
         "feature_views",
         "degraded",
+        "arm",
         "label",
         "label_known_at",
         "label_id",
@@ -156,6 +157,7 @@ def model_mistakes(path: Path, model: ModelDeclaration, spec: ModelSection) -> I
     yield from _label_mistakes(path, model)
     if is_whole(model, spec):
         yield from _column_mistakes(path, model)
+        yield from _canary_mistakes(path, model)
     if model.baseline is not None and (is_whole(model, spec) or _names_view_of(model, model.baseline)):
         yield from _baseline_mistakes(path, model, model.baseline)
     yield from _retrain_mistakes(path, model)
@@ -227,6 +229,17 @@ def _column_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:
         if column not in columns:
             text = f"{where}: monitor ignores {column!r}, which is no column of it{meant(column, columns)}"
             yield Mistake(path=path, text=text, keys=(*keys, "monitor", "ignore", index))
+
+
+def _canary_mistakes(path: Path, model: ModelDeclaration) -> Iterator[Mistake]:
+    rule = model.promotion.canary
+    names = [entity.name for entity in model.entities]
+    if rule is not None and rule.sticky and rule.sticky not in names:
+        text = (
+            f"model {model.name!r}: sticky {rule.sticky!r} is no entity of the model; those are {', '.join(names)}"
+            f"{meant(rule.sticky, names)}"
+        )
+        yield Mistake(path=path, text=text, keys=("models", model.name, "promotion", "canary", "sticky"))
 
 
 def _names_view_of(model: ModelDeclaration, column: str) -> bool:

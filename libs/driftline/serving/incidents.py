@@ -27,6 +27,8 @@ class Incident:
         Event time of the newest request that it failed on; 0 where it never served.
     at_us
         When it was seen.
+    arm
+        The arm of a trial that the version answers, as the log names it; empty where it answers none.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Incident:
     answered_by: str | None
     event_us: int
     at_us: int
+    arm: str = ""
 
 
 def events_of(incident: Incident, rule: PromotionRule, *, by: str) -> list[ModelEvent]:
@@ -52,7 +55,7 @@ def events_of(incident: Incident, rule: PromotionRule, *, by: str) -> list[Model
         version=incident.version,
         kind=kind,
         reason=_told(incident),
-        evidence=json.dumps({"answered_by": incident.answered_by, "champion": incident.champion}),
+        evidence=json.dumps(_evidence(incident)),
         effective_us=incident.event_us or incident.at_us,
         by=by,
         at_us=incident.at_us,
@@ -71,6 +74,14 @@ def events_of(incident: Incident, rule: PromotionRule, *, by: str) -> list[Model
         at_us=incident.at_us,
     )
     return [report, command]
+
+
+def _evidence(incident: Incident) -> dict[str, str | bool | None]:
+    told: dict[str, str | bool | None] = {
+        "answered_by": incident.answered_by,
+        "champion": incident.champion,
+    }
+    return {**told, "arm": incident.arm} if incident.arm else told
 
 
 def _told(incident: Incident) -> str:

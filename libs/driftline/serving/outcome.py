@@ -27,6 +27,7 @@ _MADE = (
     fields.DECISION,
     fields.FEATURE_VIEWS,
     fields.DEGRADED,
+    fields.ARM,
 )
 
 
@@ -87,6 +88,7 @@ class Outcome:
         self.score = np.full(count, np.nan)
         self.error, self.version, self.decision = TextColumn(count), TextColumn(count), TextColumn(count)
         self.degraded = TextColumn(count)
+        self.arm = TextColumn(count)
         self._views_read = np.zeros(count, np.int32)
         self._view_lists: list[list[str]] = [[]]
         self._columns = columns
@@ -137,6 +139,7 @@ class Outcome:
                 pa.array(self._views_read)
             ),
             fields.DEGRADED: self.degraded.array(),
+            fields.ARM: self.arm.array(),
         }
         missing, unknown = np.isnan(self._features), self._ages == _NO_AGE
         for name, place in self._columns.place.items():
@@ -155,6 +158,7 @@ class Outcome:
             self.decision.values(),
             [self._view_lists[number] for number in self._views_read.tolist()],
             self.degraded.values(),
+            self.arm.values(),
             *(_without_nan(feature) for feature in self._features),
             *([None if age == _NO_AGE else age for age in ages] for ages in self._ages.tolist()),
         ]

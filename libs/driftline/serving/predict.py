@@ -29,12 +29,13 @@ from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.serving.arms import LoadedArm
 from driftline.serving.bounded_reads import Asked, BoundedReads, FeatureReader
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
 from driftline.serving.rack import LoadedModel, ModelRack
 from driftline.serving.request_values import FUTURE_US
 from driftline.serving.rows import RequestRows
-from driftline.serving.succession import Share, score_in_turn
+from driftline.serving.succession import Change, Inputs, Share, score_in_turn
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _is_uuid = re.compile(_UUID).fullmatch
@@ -246,14 +247,29 @@ class PredictionEngine:
                 metrics.UNMAPPED_CODES.labels(name, manifest.ref).inc(number)
             return numeric, read
 
-        shares, changes = score_in_turn(loaded.line, inputs, len(rows), unusable=loaded.unusable)
-        for share in shares:
-            self._keep(loaded, share, rows if share.rows is None else rows[share.rows], outcome)
+        changes: list[Change] = []
+        if loaded.split is None:
+            changes += self._ask(loaded, loaded.whole, inputs, rows, outcome)
+        else:
+            for arm, at in loaded.split.assign(_sticky_keys(loaded.split.entity, taken)):
+                outcome.arm.set(rows[at], arm.label)
+                outcome.version.set(rows[at], arm.line[0].version)
+                own = inputs if len(at) == len(rows) else _within(inputs, at)
+                changes += self._ask(loaded, arm, own, rows[at], outcome)
         if changes:
             self._rack.note(loaded, changes, int(_instants(taken).max()))
 
+    def _ask(
+        self, loaded: LoadedModel, arm: LoadedArm, inputs: Inputs, rows: Rows, outcome: Outcome
+    ) -> list[Change]:
+        """Settle the rows of an arm; return what became of breakers."""
+        shares, changes = score_in_turn(arm.line, inputs, len(rows), unusable=arm.unusable)
+        for share in shares:
+            self._keep(loaded, arm, share, rows if share.rows is None else rows[share.rows], outcome)
+        return changes
+
     @staticmethod
-    def _keep(loaded: LoadedModel, share: Share, rows: Rows, outcome: Outcome) -> None:
+    def _keep(loaded: LoadedModel, arm: LoadedArm, share: Share, rows: Rows, outcome: Outcome) -> None:
         """Settle rows that a version answered, or that nobody could."""
         if share.version is None:
             outcome.close(rows, FAILED, share.note)
@@ -261,7 +277,7 @@ class PredictionEngine:
         if share.note:
             outcome.error.set(rows, share.note)
             outcome.version.set(rows, share.version.version)
-            if share.version.version != loaded.active:
+            if share.version.version != arm.version:
                 metrics.MODEL_FALLBACKS.labels(loaded.declaration.name).inc(len(rows))
         outcome.answer(rows, share.scores)
         rule = loaded.declaration.decision
@@ -343,3 +359,24 @@ def _keys(entity: Entity, requests: Requests) -> Sequence[str | None] | pa.Strin
         return keys
     parts = zip(*(requests.column(key).to_pylist() for key in entity.keys), strict=True)
     return [None if None in each else join_key(each) for each in parts]
+
+
+def _sticky_keys(entity: Entity | None, requests: Requests) -> Sequence[str | None] | pa.StringArray:
+    """Return what requests are assigned to arms by: an entity's key, or the request's own id."""
+    if entity is not None:
+        return _keys(entity, requests)
+    ids = requests.column(fields.REQUEST_ID)
+    if isinstance(requests, RequestRows):
+        return [one.lower() for one in ids.to_pylist()]
+    return pc.utf8_lower(ids)
+
+
+def _within(inputs: Inputs, rows: Rows) -> Inputs:
+    """Return the inputs of some rows, as those of a whole."""
+
+    def some(
+        scorer: Scorer, at: Rows | None
+    ) -> tuple[NDArray[np.float64], Mapping[str, Sequence[str | None]]]:
+        return inputs(scorer, rows if at is None else rows[at])
+
+    return some

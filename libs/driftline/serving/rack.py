@@ -11,11 +11,12 @@ import numpy as np
 
 from driftline.models.bundle import BundleError
 from driftline.models.scoring import Scorer
-from driftline.models.standing import Pinned, Standing, load_pinned, read_standing
+from driftline.models.standing import Arm, Pinned, Split, Standing, load_pinned, read_standing
 from driftline.project import ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.logging import get_logger
+from driftline.serving.arms import LoadedArm, LoadedSplit
 from driftline.serving.breaker import Breaker, BreakerState
 from driftline.serving.incidents import Incident
 from driftline.serving.succession import Change, ServedVersion
@@ -31,13 +32,15 @@ _MOST_INCIDENTS = 1_000
 class LoadedModel:
     """A declared model with the versions that answer, in the order in which they are asked.
 
-    ``unusable`` says why the version that is active is not among them; empty where it is.
+    ``unusable`` says why the version that is active is not among them; empty where it is. ``split`` has the arms of a
+    trial, if one is on.
     """
 
     declaration: ModelDeclaration
     standing: Standing
     line: tuple[ServedVersion, ...]
     unusable: str = ""
+    split: LoadedSplit | None = None
 
     @property
     def active(self) -> str | None:
@@ -49,6 +52,22 @@ class LoadedModel:
     def version(self) -> str:
         """The version that is asked first."""
         return self.line[0].version
+
+    @property
+    def whole(self) -> LoadedArm:
+        """The champion's line, for all requests where nothing is tried."""
+        return LoadedArm(label="", version=self.active, line=self.line, unusable=self.unusable)
+
+    @property
+    def versions(self) -> dict[str, ServedVersion]:
+        """Every version that is loaded, by name."""
+        arms = () if self.split is None else self.split.arms
+        return {one.version: one for line in (self.line, *(arm.line for arm in arms)) for one in line}
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything that the standing names to answer is loaded."""
+        return not self.unusable and (self.split is None or not any(arm.unusable for arm in self.split.arms))
 
 
 class ModelRack:
@@ -73,7 +92,8 @@ class ModelRack:
         self._loaded: dict[str, LoadedModel] = {}
         self._broken: dict[str, str] = {}
         self._withdrawn: dict[str, str] = {}
-        self._unusable: dict[str, tuple[str, float, bool]] = {}
+        #: By model and version: since when its bundle cannot be used, and whether that was told.
+        self._unusable: dict[tuple[str, str], tuple[float, bool]] = {}
         self._incidents: deque[Incident] = deque(maxlen=_MOST_INCIDENTS)
         self._lock = threading.Lock()
         self.refresh()
@@ -141,7 +161,7 @@ class ModelRack:
             self._withdraw(name, standing, held)
             return
         self._withdrawn.pop(name, None)
-        if held is not None and held.standing == standing and not held.unusable:
+        if held is not None and held.standing == standing and held.sound:
             self._broken.pop(name, None)
             return
         self._load(name, declaration, standing, standing.active, held)
@@ -154,7 +174,7 @@ class ModelRack:
         active: Pinned,
         held: LoadedModel | None,
     ) -> None:
-        known = {} if held is None else {one.version: one for one in held.line}
+        known = {} if held is None else held.versions
         unusable, line = "", []
         for pinned in (active, *standing.priors):
             try:
@@ -164,21 +184,78 @@ class ModelRack:
                     unusable = str(error)
                 elif held is None or held.standing != standing:
                     _log.warning("no version to fall back on", model=name, error=str(error))
-        line = line or [one for one in known.values() if one.version not in standing.pulled]
+        before = () if held is None else held.line
+        line = line or [one for one in before if one.version not in standing.pulled]
         if unusable:
             self._trouble(name, unusable, held)
         else:
             self._broken.pop(name, None)
+        self._forget_unusable(name, standing)
         self._judge_unusable(name, standing, active, unusable, line)
         if not line:
             self._loaded.pop(name, None)
             return
         note = f"{name}@{active.version} cannot be used: {unusable}" if unusable else ""
+        split = self._split(declaration, standing, tuple(line), note, known)
         self._loaded[name] = LoadedModel(
-            declaration=declaration, standing=standing, line=tuple(line), unusable=note
+            declaration=declaration, standing=standing, line=tuple(line), unusable=note, split=split
         )
+        if split is not None and (held is None or held.standing.split != standing.split):
+            shares = {arm.pinned.version: arm.share for arm in split.split.arms}
+            _log.info("versions on trial", model=name, trial=split.split.trial, shares=shares)
         if held is None or held.version != line[0].version:
             _log.info("model loaded", model=name, version=line[0].version, before=held and held.version)
+
+    def _split(
+        self,
+        declaration: ModelDeclaration,
+        standing: Standing,
+        line: tuple[ServedVersion, ...],
+        note: str,
+        known: Mapping[str, ServedVersion],
+    ) -> LoadedSplit | None:
+        """Load the arms of a trial; the champion's line answers for one whose version cannot be used."""
+        split = standing.split
+        if split is None:
+            return None
+        entities = {one.name: one for one in declaration.entities}
+        if split.sticky and split.sticky not in entities:
+            told = {"model": declaration.name, "trial": split.trial, "entity": split.sticky}
+            _log.error("a trial is passed over: the project declares no such entity of the model", **told)
+            return None
+        arms = [self._arm(declaration, standing, split, one, line, known) for one in split.arms]
+        active = None if standing.active is None else standing.active.version
+        control = LoadedArm(label=split.label(split.control), version=active, line=line, unusable=note)
+        return LoadedSplit(
+            model=declaration.name,
+            split=split,
+            entity=entities.get(split.sticky),
+            arms=(*arms, control),
+        )
+
+    def _arm(
+        self,
+        declaration: ModelDeclaration,
+        standing: Standing,
+        split: Split,
+        arm: Arm,
+        line: tuple[ServedVersion, ...],
+        known: Mapping[str, ServedVersion],
+    ) -> LoadedArm:
+        version, unusable = arm.pinned.version, ""
+        others = tuple(one for one in line if one.version != version)
+        own: tuple[ServedVersion, ...] = ()
+        try:
+            own = (self._version(declaration, arm.pinned, known.get(version)),)
+        except BundleError as error:
+            unusable = str(error)
+            if (declaration.name, version) not in self._unusable:
+                _log.error("an arm cannot be used", model=declaration.name, trial=split.trial, error=unusable)
+        self._judge_unusable(declaration.name, standing, arm.pinned, unusable, list(others))
+        note = f"{declaration.name}@{version} cannot be used: {unusable}" if unusable else ""
+        return LoadedArm(
+            label=split.label(arm.name), version=version, line=own + others or line, unusable=note
+        )
 
     def _version(
         self, declaration: ModelDeclaration, pinned: Pinned, known: ServedVersion | None
@@ -204,26 +281,33 @@ class ModelRack:
             _log.error("a bundle cannot be used", model=name, error=error, kept=held and held.version)
         self._broken[name] = error
 
+    def _forget_unusable(self, name: str, standing: Standing) -> None:
+        """Forget versions that are not to answer any more: named again, they are told of again."""
+        named = {standing.active and standing.active.version}
+        if standing.split is not None:
+            named |= {one.pinned.version for one in standing.split.arms}
+        for model, version in list(self._unusable):
+            if model == name and version not in named:
+                del self._unusable[model, version]
+
     def _judge_unusable(
-        self, name: str, standing: Standing, active: Pinned, error: str, line: list[ServedVersion]
+        self, name: str, standing: Standing, pinned: Pinned, error: str, line: list[ServedVersion]
     ) -> None:
         """Tell of a bundle that cannot be used for as long as a breaker's pause: it may still be on its way here."""
-        version, since, told = self._unusable.get(name, ("", 0.0, False))
+        since, told = self._unusable.get((name, pinned.version), (self._now(), False))
         if not error:
-            if told and version == active.version:
-                change = Change(version=version, failing=False, reason="its bundle can be used again")
+            if told:
+                change = Change(version=pinned.version, failing=False, reason="its bundle can be used again")
                 self._incidents.append(self._incident(name, standing, change, 0))
-            self._unusable.pop(name, None)
+            self._unusable.pop((name, pinned.version), None)
             return
-        if version != active.version:
-            since, told = self._now(), False
         if not told and self._now() - since >= self._project.models[name].breaker.pause_us / 1e6:
             told = True
             metrics.MODEL_FAILURES.labels(name, "bundle").inc()
             answers = line[0].version if line else None
-            change = Change(version=active.version, failing=True, reason=error, answered_by=answers)
+            change = Change(version=pinned.version, failing=True, reason=error, answered_by=answers)
             self._incidents.append(self._incident(name, standing, change, 0))
-        self._unusable[name] = (active.version, since, told)
+        self._unusable[name, pinned.version] = since, told
 
     def _incident(self, name: str, standing: Standing, change: Change, newest_us: int) -> Incident:
         now_us = self._clock.now_us()
@@ -237,13 +321,14 @@ class ModelRack:
             answered_by=change.answered_by,
             event_us=min(newest_us, now_us),
             at_us=now_us,
+            arm="" if standing.split is None else standing.split.arm_of(change.version),
         )
 
     def _show(self, name: str) -> None:
         """Say in the metrics how many versions answer, and how many breakers are not closed."""
         loaded = self._loaded.get(name)
-        line = () if loaded is None else loaded.line
-        states = [one.breaker.state for one in line]
+        versions = {} if loaded is None else loaded.versions
+        states = [one.breaker.state for one in versions.values()]
         for state in BreakerState:
             metrics.MODEL_VERSIONS.labels(name, state.value).set(states.count(state))
 

@@ -1,15 +1,10 @@
 """`driftline models ...` against the real log and a running registry."""
 
-import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from driftline.cli.models import app
 from driftline.contracts.topics import RETRAIN_REQUESTS
 from driftline.models.model_event import Kind
 from driftline.playback.topic_reading import TopicReader
@@ -17,31 +12,6 @@ from driftline.runtime.errors import RefusedError, UnavailableError
 from tests.integration.model_registry.market_life import MODEL, Life, Prepared
 from tests.integration.model_registry.test_model_registry import registry
 from tests.unit.models_life.market import TURN, day_us
-
-_LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")
-
-
-@pytest.fixture
-def models(life: Life, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    for name, value in {
-        "KAFKA_BOOTSTRAP_SERVERS": life.kafka,
-        "SCHEMA_REGISTRY_URL": life.registry_url,
-        "DRIFTLINE_PROJECT": str(life.project.folder),
-        "DRIFTLINE_ENVIRONMENT": life.environment,
-        "DRIFTLINE_STATE": str(life.state),
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> Any:
-        result = CliRunner().invoke(app, list(arguments))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        # The registry's thread logs to the same stream.
-        shown = "".join(line for line in result.stdout.splitlines(keepends=True) if not _LOGGED.match(line))
-        return json.loads(shown) if "--json" in arguments else shown
-
-    return run
 
 
 def test_a_life_on_the_command_line(life: Life, prepared: Prepared, models: Callable[..., Any]) -> None:

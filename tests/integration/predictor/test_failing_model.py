@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from driftline.contracts.topics import MODEL_EVENTS
 from driftline.models.life_log import LifeLog
 from driftline.models.model_event import Kind, ModelEvent
 from driftline.models.scoring import Scorer
-from driftline.models.standing import Standing, write_standing
+from driftline.models.standing import Arm, Pinned, Split, Standing, read_standing, write_standing
 from tests.integration.predictor.conftest import Running, Shop
 from tests.small_model import write_model
 
@@ -72,6 +73,38 @@ def test_the_version_before_answers_and_the_log_of_models_hears_of_it(
     events = told(own, lambda found: len(found) == 2)
     assert [(one.kind, one.version) for one in events] == [(Kind.FAILING, "2"), (Kind.ROLL_BACK, "2")]
     assert events[1].cause_id == events[0].event_id
+
+
+def test_a_canary_that_fails_is_answered_for_and_its_report_names_the_arm(
+    own: Shop, predictor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing = read_standing(own.settings.models, "fraud")
+    assert standing is not None
+    arm = Arm(name="canary", pinned=Pinned(version="1", sha256=""), share=1.0)
+    tried = Split(trial="canary-1", arms=(arm,), sticky="customer")
+    write_standing(own.settings.models, "fraud", replace(standing, split=tried))
+    until, asked = time.monotonic() + 10, 1
+    while (answer := predictor.ask(**GOOD)).json()["version"] == "2" and time.monotonic() < until:
+        time.sleep(0.1)
+        asked += 1
+    assert answer.json()["version"] == "1"
+    score = Scorer.score
+
+    def fail(self: Scorer, *given: object) -> object:
+        if self.manifest.version == "1":
+            raise RuntimeError("out of beans")
+        return score(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scorer, "score", fail)
+    failed = [predictor.ask(**GOOD).json() for _ in range(8)]
+    assert {one["version"] for one in failed} == {"2"}
+    (report,) = told(own, lambda found: len(found) == 1)
+    assert (report.kind, report.version) == (Kind.FAILING, "1")
+    assert report.told == {"answered_by": "2", "champion": False, "arm": "canary-1/canary"}
+    logged = own.log(asked + len(failed))
+    for answered in (answer.json(), failed[0]):
+        (record,) = logged[answered["request_id"]]
+        assert (record["arm"], record["model_version"]) == ("canary-1/canary", answered["version"])
 
 
 def test_a_model_out_of_service_answers_503_that_says_so_and_the_predictor_stays_ready(

@@ -84,6 +84,7 @@ def test_a_promotion_ends_the_drift_of_the_versions_before_and_other_troubles() 
         ("PULLED", "champion", Severity.CRITICAL, True),
         ("FAILING", "champion", Severity.CRITICAL, True),
         ("ROLLED_BACK", "champion", Severity.CRITICAL, False),
+        ("CANARY_ENDED", "promotion", Severity.WARNING, False),
         ("PROMOTED", "activity", Severity.INFO, False),
     ],
 )
@@ -184,7 +185,7 @@ def test_a_version_fails_until_every_process_that_saw_it_has_it_back() -> None:
     assert book.last.status is AlertStatus.RESOLVED
 
 
-@pytest.mark.parametrize("kind", ["ROLLED_BACK", "PULLED", "RETIRED"])
+@pytest.mark.parametrize("kind", ["ROLLED_BACK", "PULLED", "RETIRED", "CANARY_ENDED"])
 def test_a_version_that_leaves_fails_no_more(kind: str) -> None:
     book = Book(rules=rules()).tell(
         *failing("predictor a", "e1"), *failing("predictor a", "e2", version="v1")

@@ -67,8 +67,13 @@ def trained(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def log(project: Project, trained: Path) -> pa.Table:
     """Predictions, a minute apart, all answered but for every tenth, as the archive holds them."""
+    return log_of(project, trained)
+
+
+def log_of(project: Project, models: Path) -> pa.Table:
+    """Return what the engine logs with the versions that some models' folder names to serve."""
     engine_clock = ManualClock(NOW_US)
-    engine = PredictionEngine(project, Store(), ModelRack(trained, project), engine_clock)
+    engine = PredictionEngine(project, Store(), ModelRack(models, project), engine_clock)
     schema = arrow_schema(prediction_request_schema(project))
     tables = []
     for number in range(0, ROWS, 20):

@@ -17,14 +17,14 @@ from sklearn.metrics import log_loss
 from driftline.models.bundle import BundleError, load_version
 from driftline.models.scoring import Scorer
 from driftline.models.shadow import score_logged
-from driftline.models.standing import activate
+from driftline.models.standing import Arm, Pinned, Split, activate, read_standing, write_standing
 from driftline.project import Project
 from driftline.project.declaration import DecisionRule
 from driftline.replay.bundles import Bundles, registered_hashes
 from driftline.replay.records import batched
 from driftline.replay.replaying import Replay
 
-from .conftest import ROWS
+from .conftest import ROWS, log_of
 
 
 @pytest.fixture
@@ -73,6 +73,23 @@ def test_the_version_that_answered_gives_the_same_bits_in_batches_of_any_size(
         )
         assert row["result"] == ("equal" if logged["status"] == "ANSWERED" else "unscored")
         assert row["reason"] == logged["error"]
+
+
+def test_each_arm_of_a_trial_is_replayed_with_the_version_that_answered(
+    project: Project, models: Path
+) -> None:
+    arm = Arm(name="canary", pinned=Pinned(version="2", sha256=""), share=0.5)
+    standing = read_standing(models, "fraud")
+    assert standing is not None
+    tried = replace(standing, split=Split(trial="canary-2", arms=(arm,), sticky="customer"))
+    write_standing(models, "fraud", tried)
+    log = log_of(project, models)
+    answered = {(one["arm"], one["model_version"]) for one in log.to_pylist() if one["status"] == "ANSWERED"}
+    assert answered == {("canary-2/canary", "2"), ("canary-2/champion", "1")}
+    going, rows = replayed(log, models)
+    assert [row["score"] for row in rows] == log["score"].to_pylist()
+    assert len(going.summary.pairings) == 2
+    assert going.summary.proven
 
 
 def test_one_bit_is_a_difference(log: pa.Table, trained: Path) -> None:
