@@ -99,7 +99,6 @@ class Backfill:
         decoder: BatchDecoder,
         make_state: Callable[[], PartitionState],
         clock: Clock,
-        project: Project,
     ) -> None:
         assert plan.fill is not None  # noqa: S101  a backfill is made where there is one
         self.fill: Fill = plan.fill
@@ -117,8 +116,7 @@ class Backfill:
         self._measured = self._told
         #: Whether a step was begun whose answer did not come (9).
         self.in_doubt = False
-        order = [view.ref for view in project.views_of(live.ownership.event_type)]
-        self.views = tuple(ref for ref in order if ref in self.fill.views)
+        self.views = tuple(sorted(self.fill.views))
 
     @property
     def live_offset(self) -> int:

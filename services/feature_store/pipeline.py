@@ -202,7 +202,6 @@ class FeatureStorePipeline:
                 decoder=feed.decoder,
                 make_state=lambda: self._state(partition, state.ownership, wanted, Lane.FILL),
                 clock=self._clock,
-                project=self._project,
             )
             self._turns.begin(backfill)
         return ownership.next_offset

@@ -1,6 +1,7 @@
 """The predictor over HTTP: predictions, features, models."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -45,11 +46,21 @@ ANSWERED, _REFUSED, _ = fields.STATUSES
 class PredictorState:
     """What the routes need; the batches appear once the registry has answered, for without it nothing is logged."""
 
-    def __init__(self, project: Project, store: OnlineStore, rack: ModelRack, clock: Clock) -> None:
+    def __init__(
+        self,
+        project: Project,
+        store: OnlineStore,
+        rack: ModelRack,
+        clock: Clock,
+        *,
+        incomplete: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.project = project
         self.store = store
         self.rack = rack
         self.clock = clock
+        #: Why views must not be served yet, by reference.
+        self.incomplete = incomplete
         self.answers = {name: Answers(declaration) for name, declaration in project.models.items()}
         self.batches: HttpBatches | None = None
 
@@ -109,8 +120,8 @@ def predictor_routes(state: PredictorState) -> APIRouter:
         "/v1/features/{view}/{entity:path}",  # a key may hold slashes
         tags=["features"],
         summary="Read an entity's features",
-        description="The values of a feature view as they would be served, with their age.",
-        responses=problem_responses(404, 422),
+        description="The values of a feature view as they would be served, with their age; 503 while it is being filled.",
+        responses=problem_responses(404, 422, 503),
         response_class=Response,
     )
     async def features(
@@ -130,6 +141,8 @@ def predictor_routes(state: PredictorState) -> APIRouter:
             instant_us = state.clock.now_us() if as_of is None else read_instant_us(as_of)
         except WrongValueError as error:
             return field_errors([(("query", "as_of"), str(error))])
+        if why := state.incomplete().get(declared.ref):
+            raise UnavailableError(why)
         wanted = [(declared, [entity])]
         (read,) = await asyncio.to_thread(state.store.read, wanted, np.array([instant_us], np.int64))
         return _json(features_of(declared, entity, instant_us, read))

@@ -10,7 +10,7 @@ Each partition of an event type has three keys beside its owner key, written by 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -183,24 +183,36 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewStanding:
-    """Where a view stands in a partition: how much of it is done (0 to 1), how many offsets and seconds are left."""
+    """Where a view stands in a partition: how much of it is done (0 to 1), how many offsets are left.
+
+    ``rate`` is in offsets a second, 0 where it waits for its turn.
+    """
 
     view: str
     standing: Standing
     share: float = 1.0
     left: int = 0
-    seconds_left: float | None = None
+    rate: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it may still take; None where that cannot be said."""
+        return self.left / self.rate if self.rate > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStanding:
-    """What the store says of a partition; no ``next_offset`` where it never had it, or is clearing it."""
+    """What the store says of a partition; no ``next_offset`` where it never had it, or is clearing it.
+
+    ``fill`` is the backfill that goes on.
+    """
 
     event_type: str
     partition: int
     next_offset: int | None
     views: tuple[ViewStanding, ...]
-    builds: tuple[Build, ...] = field(default=())
+    builds: tuple[Build, ...] = ()
+    fill: Fill | None = None
 
 
 def fingerprints_of(project: Project, event_type: str) -> dict[str, int]:
@@ -228,13 +240,13 @@ def _standing(
     owner, stored, filling, builds = found
     next_offset = None if owner is None else max(-1, parse_owner(owner)[1])
     known = Builds.parse(builds)
+    fill = None if filling is None else Fill.parse(filling)
     if next_offset is None or next_offset < 0:
         nothing = Standing.MISSING if next_offset is None else Standing.BUILDING
         views = [ViewStanding(view=ref, standing=nothing, share=0.0) for ref in declared]
         next_offset = None
     else:
         complete = declared if stored is None else StoredViews.parse(stored).complete
-        fill = None if filling is None else Fill.parse(filling)
         views = [
             _view(ref, print_, next_offset, complete, fill, known.building)
             for ref, print_ in declared.items()
@@ -245,6 +257,7 @@ def _standing(
         next_offset=next_offset,
         views=tuple(views),
         builds=known.builds,
+        fill=fill,
     )
 
 
@@ -273,7 +286,7 @@ def _view(
         standing=Standing.FILLING,
         share=fill.share(next_offset),
         left=fill.left(next_offset),
-        seconds_left=fill.seconds_left(next_offset),
+        rate=fill.rate,
     )
 
 
