@@ -203,6 +203,7 @@ class World:
         max_batch: int = 10_000,
         minimum: int = 200,
         past_batch: int = 10_000,
+        backfill_share: float = 0.3,
     ) -> "Assembly":
         """Return a store of this world; backfills read so many records at a time."""
         settings = {"bootstrap.servers": self.kafka}
@@ -234,6 +235,7 @@ class World:
                 max_batch=past_batch,
             ),
             max_entities=1_000,
+            backfill_share=backfill_share,
         )
         return Assembly(consumer=consumer, pipeline=pipeline, store=store)
 

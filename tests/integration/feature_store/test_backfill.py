@@ -82,6 +82,23 @@ def test_a_new_view_is_filled_from_the_topic_while_the_stream_goes_on(world: Any
     assert_as_if_always_there(world)
 
 
+def test_a_backfill_that_is_faster_than_a_stream_behind_takes_nothing_of_it(
+    world: Any, payments: Any
+) -> None:
+    """The stream lags, so the backfill meets it in the middle of the log."""
+    declare(world, without=NEW)
+    events = payments(1_200)
+    world.publish(events[:200])
+    world.run()
+    world.publish(events[200:])
+    declare(world)
+    world.run(max_batch=5, backfill_share=0.9, until=world.filled)
+    fills = [build for one in standings(world) for build in one.builds if build.views]
+    ends = world.ends()
+    assert any(one.stop < ends[number] - 5 for number, one in enumerate(fills))
+    assert_as_if_always_there(world)
+
+
 STEPS = {
     "begun: before it": (FencedStore, "change", 1, False),
     "begun: it is written (3)": (FencedStore, "change", 1, True),
