@@ -113,7 +113,7 @@ class Backfill:
         self._state: PartitionState | None = None
         self._cursor = 0
         self._told = time.monotonic()
-        self._measured = self._told
+        self._measured: float | None = None
         #: Whether a step was begun whose answer did not come (9).
         self.in_doubt = False
         self.views = tuple(sorted(self.fill.views))
@@ -194,14 +194,17 @@ class Backfill:
             offset=stretch.next_offset,
             gone=self.fill.gone + stretch.gone,
             events=self.fill.events + (0 if change is None else change.applied),
-            seconds=self.fill.seconds + seconds,
-            rate=self._rate(read - stretch.gone),
+            rate=self._rate(read - stretch.gone, seconds),
         )
 
-    def _rate(self, read: int) -> float:
-        """Return the records a second by the clock on the wall: turns that others had count too."""
+    def _rate(self, read: int, seconds: float) -> float:
+        """Return the records a second by the clock on the wall: the time between turns counts too.
+
+        ``seconds`` is what this turn took, for the first one.
+        """
         now = time.monotonic()
-        passed, self._measured = now - self._measured, now
+        passed = seconds if self._measured is None else now - self._measured
+        self._measured = now
         if passed <= 0:
             return self.fill.rate
         weight = min(1.0, passed / _RATE_SECONDS) if self.fill.rate else 1.0

@@ -55,8 +55,8 @@ class Fill:
     """Views that are being filled with the records from ``start`` on; ``offset`` comes next.
 
     ``gone`` counts records before ``start``, or after, that neither topic nor archive had any more. ``events`` are those
-    that counted, ``rate`` is in records a second, ``seconds`` what it took so far, ``clearing`` the views of which
-    something is still to be deleted before the first record.
+    that counted, ``rate`` is in records a second, ``clearing`` are the views of which something is still to be deleted
+    before the first record.
     """
 
     views: Fingerprints
@@ -66,7 +66,6 @@ class Fill:
     gone: int = 0
     events: int = 0
     rate: float = 0.0
-    seconds: float = 0.0
     begun_us: int = 0
 
     def share(self, live_offset: int) -> float:

@@ -105,6 +105,7 @@ STEPS = {
     "the first offset is written": (FencedStore, "change", 3, True),
     "before a batch is applied": (PartitionState, "apply", 1, False),
     "a batch is applied in memory": (PartitionState, "apply", 2, True),
+    "a batch is applied in memory, not written": (Backfill, "_advanced", 2, False),
     "before a step (6)": (FencedStore, "fill", 2, False),
     "a step is done, the answer is lost (6)": (FencedStore, "fill", 2, True),
     "a later step": (FencedStore, "fill", 5, True),
