@@ -93,7 +93,7 @@ class FillingTurns:
                 "share": round(one.fill.share(one.live_offset), 4),
                 "records_left": one.fill.left(one.live_offset),
                 "seconds_left": one.fill.seconds_left(one.live_offset),
-                "waits_for": self._pauses[partition].reason if partition in self._pauses else "",
+                "waits_for": pause.reason if (pause := self._pauses.get(partition)) is not None else "",
             }
             for partition, one in list(self._waiting.items())
         ]

@@ -5,6 +5,7 @@ time. Bad records are passed over: the live stream has told of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -114,14 +115,15 @@ class PastEvents:
             self._topic.start(partition, offset)
             return self._topic.read(decoder, stop) or _nothing(decoder, offset)
         until = min(low, stop)
-        archived = min(until, self._archived(partition))
-        if self._archive is not None and offset < archived:
-            return self._archive.read(partition, decoder, offset, archived)
+        if self._archive is not None:
+            return self._archive.read(partition, decoder, offset, until)
         return _nothing(decoder, until, gone=until - offset)
 
     def close(self) -> None:
         """Close the consumer."""
         self._topic.close()
+        if self._archive is not None:
+            self._archive.close()
 
     def _archived(self, partition: Partition) -> int:
         return 0 if self._archive is None else self._archive.stop(partition)
@@ -201,7 +203,10 @@ def _nothing(decoder: BatchDecoder, next_offset: int, *, gone: int = 0) -> Stret
 
 
 class _ArchivePast:
-    """Reads one partition of a topic's Delta table at a time, in the order of offsets."""
+    """Reads one partition of a topic's Delta table at a time, in the order of offsets.
+
+    The table is read on a thread of its own, so that a slow store does not hold up the live stream.
+    """
 
     def __init__(self, archive: Archive, schemas: Mapping[str, Mapping[str, Any]], *, max_batch: int) -> None:
         self._archive = archive
@@ -209,6 +214,9 @@ class _ArchivePast:
         self._max_batch = max_batch
         self._of: tuple[Partition, int] | None = None
         self._batches: Iterator[Stretch] = iter(())
+        self._thread = ThreadPoolExecutor(1, "archive")
+        self._asked: tuple[Partition, int] | None = None
+        self._answer: Future[tuple[int, pa.Table]] | None = None
 
     def stop(self, partition: Partition) -> int:
         """Return how far the archive has come: its next offset, 0 where it has nothing."""
@@ -221,15 +229,32 @@ class _ArchivePast:
         self._of = None if found is None else (partition, found.next_offset)
         return found
 
-    def read(self, partition: Partition, decoder: BatchDecoder, offset: int, stop: int) -> Stretch:
-        """Return the next rows from an offset on, none at or beyond ``stop``."""
-        self._batches = self._read(partition, decoder, offset, min(stop, offset + _ARCHIVED_OFFSETS))
+    def read(self, partition: Partition, decoder: BatchDecoder, offset: int, until: int) -> Stretch:
+        """Return the next rows from an offset on, none at or beyond ``until``; none yet while the table is read.
+
+        What the table does not have, up to there, is gone.
+        """
+        if self._answer is None or self._asked != (partition, offset):
+            self._asked = partition, offset
+            self._answer = self._thread.submit(self._rows, partition, offset, until)
+        if not wait([self._answer], _WAIT_SECONDS).done:
+            return _nothing(decoder, offset)
+        answer, self._answer = self._answer, None
+        stop, rows = answer.result()
+        if stop <= offset:
+            return _nothing(decoder, until, gone=until - offset)
+        self._batches = self._cut(partition, decoder, rows, stop)
         found = next(self._batches)
         self._of = partition, found.next_offset
         return found
 
-    def _read(self, partition: Partition, decoder: BatchDecoder, offset: int, stop: int) -> Iterator[Stretch]:
-        rows = self._rows(partition, offset, stop)
+    def close(self) -> None:
+        """End the thread, once it has read what it reads."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _cut(
+        self, partition: Partition, decoder: BatchDecoder, rows: pa.Table, stop: int
+    ) -> Iterator[Stretch]:
         for start in range(0, max(1, len(rows)), self._max_batch):
             some = rows.slice(start, self._max_batch)
             last = start + self._max_batch >= len(rows)
@@ -238,17 +263,19 @@ class _ArchivePast:
             table = _as_decoded(some, decoder.schema, self._defaults[partition.topic])
             yield Stretch(table=table, record_us=stamps, next_offset=next_offset)
 
-    def _rows(self, partition: Partition, offset: int, stop: int) -> pa.Table:
-        table = open_table(self._uri(partition))
+    def _rows(self, partition: Partition, offset: int, until: int) -> tuple[int, pa.Table]:
+        """Return how far the table was read, and its rows from an offset up to there, in order."""
+        stop = min(until, offset + _ARCHIVED_OFFSETS, self.stop(partition))
+        table = open_table(self._uri(partition)) if stop > offset else None
         if table is None:
-            raise UnavailableError(f"{self._uri(partition)}: the archive's table is no longer there")
+            return offset, pa.table({})
         chosen = (
             (pc.field(PARTITION) == partition.number)
             & (pc.field(OFFSET) >= offset)
             & (pc.field(OFFSET) < stop)
         )
         with storage(self._uri(partition)):
-            return table.to_pyarrow_dataset().to_table(filter=chosen).sort_by(OFFSET)
+            return stop, table.to_pyarrow_dataset().to_table(filter=chosen).sort_by(OFFSET)
 
     def _uri(self, partition: Partition) -> str:
         return self._archive.table(TOPICS, self._archive.stream(partition.topic))

@@ -15,6 +15,7 @@ from driftline.features.filling import Standing, incomplete_views, read_standing
 from driftline.features.keys import owner_key, views_key
 from driftline.runtime import metrics
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.serving.view_watch import ViewWatch
 from driftline.streaming.partitions import Partition, PartitionBatch
 from services.archiver.decoding import AvroDecoder
 from services.feature_store.backfill import Backfill
@@ -295,18 +296,25 @@ def test_whoever_reads_is_told_what_is_not_whole(world: Any, payments: Any) -> N
     world.run()
     assert incomplete_views(standings(world)) == {}
     declare(world)
-    told = incomplete_views(standings(world))
+    watch = ViewWatch(
+        world.redis_url, prefix=world.topics.prefix, project=world.project, partitions={"payments": 2}
+    )
+    watch.refresh()
+    told = watch.incomplete()
     assert set(told) == {f"{name}@1" for name in NEW}
     assert "is not in the store yet" in told["large@1"]
     heard: list[str] = []
 
     def until() -> bool:
-        heard.append(incomplete_views(standings(world)).get("large@1", ""))
+        watch.refresh()
+        heard.append(watch.incomplete().get("large@1", ""))
         return bool(world.filled())
 
     world.run(past_batch=5, until=until)
     assert any("feature view large@1 is being filled (" in one for one in heard)
-    assert incomplete_views(standings(world)) == {}
+    watch.refresh()
+    assert watch.incomplete() == {}
+    watch.close()
 
 
 def cut(world: Any, offsets: dict[int, int]) -> None:

@@ -1,6 +1,7 @@
 """Archived rows come back as decoding the records would have given them, in the order of the log."""
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from driftline.archive.tables import TOPICS, Archive
 from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
+from driftline.runtime.errors import UnavailableError
 from driftline.streaming.partitions import Partition
-from services.feature_store.past_events import PastEvents
+from services.feature_store import past_events
+from services.feature_store.past_events import PastEvents, Stretch
 
 _FIRST: dict[str, Any] = {
     "type": "record",
@@ -97,14 +100,20 @@ def past(archive: Archive | None, *, low: int, max_batch: int = 9) -> PastEvents
     )
 
 
+def waited(reader: PastEvents, decoder: BatchDecoder, offset: int, stop: int) -> Stretch:
+    """Ask until the archive has been read."""
+    while (stretch := reader.read(PLACE, decoder, offset, stop)).next_offset == offset:
+        assert stretch.table.num_rows == 0
+    return stretch
+
+
 def test_archived_rows_are_what_decoding_gives(archive: Archive) -> None:
     decoder = BatchDecoder(_NOW, SCHEMAS.__getitem__)
     found, offset, stamps = [], 0, []
     reader = past(archive, low=1_000)
     assert reader.first(PLACE) == 0
     while offset < 33:
-        stretch = reader.read(PLACE, decoder, offset, 33)
-        assert stretch.next_offset > offset
+        stretch = waited(reader, decoder, offset, 33)
         assert stretch.table.num_rows <= 9
         offset = stretch.next_offset
         found.append(stretch.table)
@@ -121,9 +130,9 @@ def test_archived_rows_are_what_decoding_gives(archive: Archive) -> None:
 def test_what_neither_holds_is_counted(archive: Archive) -> None:
     decoder = BatchDecoder(_NOW, SCHEMAS.__getitem__)
     reader = past(archive, low=50)
-    stretch = reader.read(PLACE, decoder, 40, 60)
+    stretch = waited(reader, decoder, 40, 60)
     assert (stretch.next_offset, stretch.gone, stretch.table.num_rows) == (50, 10, 0)
-    assert reader.read(PLACE, decoder, 40, 45).next_offset == 45
+    assert waited(reader, decoder, 40, 45).next_offset == 45
     nowhere = past(None, low=50)
     assert nowhere.first(PLACE) == 50
     assert nowhere.read(PLACE, decoder, 0, 60).gone == 50
@@ -136,6 +145,38 @@ def test_an_archive_without_the_topic_is_none(tmp_path: Path) -> None:
 
 def test_offsets_of_which_all_are_bad_are_passed(archive: Archive) -> None:
     decoder = BatchDecoder(_NOW, SCHEMAS.__getitem__)
-    stretch = past(archive, low=1_000).read(PLACE, decoder, 5, 7)
+    stretch = waited(past(archive, low=1_000), decoder, 5, 7)
     assert (stretch.next_offset, stretch.gone, stretch.table.num_rows) == (7, 0, 0)
     assert OFFSET not in stretch.table.schema.names
+
+
+def test_a_slow_archive_is_not_waited_for(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = BatchDecoder(_NOW, SCHEMAS.__getitem__)
+    reader, go_on = past(archive, low=1_000), threading.Event()
+    original = past_events.open_table
+
+    def slow(uri: str) -> Any:
+        go_on.wait(30)
+        return original(uri)
+
+    monkeypatch.setattr(past_events, "open_table", slow)
+    for _ in range(3):
+        assert reader.read(PLACE, decoder, 0, 10).next_offset == 0
+    go_on.set()
+    assert waited(reader, decoder, 0, 10).table.num_rows == 8
+    reader.close()
+
+
+def test_an_archive_that_fails_is_asked_again(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = BatchDecoder(_NOW, SCHEMAS.__getitem__)
+    reader = past(archive, low=1_000)
+
+    def away(_uri: str) -> Any:
+        raise UnavailableError("the archive is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(past_events, "open_table", away)
+        with pytest.raises(UnavailableError, match="is away"):
+            waited(reader, decoder, 0, 10)
+    assert waited(reader, decoder, 0, 10).table.num_rows == 8
+    reader.close()
