@@ -122,7 +122,7 @@ def test_killed_at_any_step_it_goes_on_there(
     world: Any, payments: Any, step: str, death: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declare(world, without=NEW)
-    events = payments(500)
+    events = payments(500, customers=450)  # most come once: no later batch writes their rows again
     world.publish([*events[:300], *events[250:350]])
     world.run()
     world.publish(events[330:])
