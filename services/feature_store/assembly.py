@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping
 
+from driftline.archive.tables import Archive
 from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import Topics
@@ -14,6 +15,7 @@ from driftline.streaming.dead_letters import DeadLetterTopic
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.service import wait_for_redis, wait_for_topics
 from services.feature_store.fenced_store import FencedStore
+from services.feature_store.past_events import PastEvents
 from services.feature_store.pipeline import SERVICE, FeatureStorePipeline, Feed
 from services.feature_store.settings import FeatureStoreSettings
 
@@ -30,6 +32,7 @@ def run_feature_store(
         return
     registry = SchemaRegistry(settings.schema_registry_url)
     feeds = _feeds(project, topics, registry, partitions)
+    archive = Archive.at(settings.archive, topics.prefix) if settings.archive else None
     store = FencedStore(settings.redis_url, prefix=topics.prefix, clock=SystemClock())
     consumer = PartitionedConsumer(
         settings.kafka_config(),
@@ -39,6 +42,13 @@ def run_feature_store(
         max_batch=settings.max_batch,
         max_poll_interval_ms=settings.max_poll_interval_ms,
     )
+    past = PastEvents(
+        settings.kafka_config(),
+        consumer.oldest,
+        schemas={topics.events(name): kind.schema for name, kind in project.fed_by.items()},
+        archive=archive,
+        max_batch=settings.max_batch,
+    )
     pipeline = FeatureStorePipeline(
         project,
         feeds,
@@ -47,12 +57,16 @@ def run_feature_store(
         prefix=topics.prefix,
         instance=settings.instance,
         ceiling=settings.ceiling(),
-        oldest=consumer.oldest,
+        log=consumer,
+        past=past,
         max_entities=settings.max_entities,
+        backfill_share=settings.backfill_share,
     )
+    health.show("filling", pipeline.filling)
     try:
-        run_pipeline(consumer, pipeline, stop=stop, health=health)
+        run_pipeline(consumer, pipeline, stop=stop, health=health, between=pipeline.fill_views)
     finally:
+        pipeline.close()
         store.close()
         registry.close()
 

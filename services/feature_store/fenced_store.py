@@ -11,7 +11,8 @@ Taking a partition (on assignment, and anew after any failure):
    fail: again from 1. From here on every write of an earlier owner is refused by 6.
 3. No owner key (Redis is new, was emptied, or an operator deleted the key), or a clearing that was not
    finished: the offset is CLEARING. Whatever keys the partition has are deleted, each lot in a step
-   like 5 to 8, then the owner key gets the partition's oldest offset. Everything is applied again from there.
+   like 5 to 8, then the owner key gets the partition's oldest offset, and with it whatever the caller wants to
+   begin with. Everything is applied again from there.
 4. The consumer is started at that offset. The state in memory begins empty; blobs are read when they are
    needed, and nobody else can have changed them since 2.
 
@@ -24,20 +25,36 @@ Writing a batch:
 8. EXEC. All or nothing, and nothing if the owner key was touched since 5.
 9. No answer: the step may or may not have happened. UnavailableError makes the loop take the partition
    anew, and the offset found in 1 tells which.
+
+Changing something else of a partition (a backfill's steps, which leave the offset where it is):
+
+10. 5 to 9, with a new epoch as in 1. So a store that went back in time by such a step alone is told by its owner key
+    too, as one that went back by a batch is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import redis
 from redis.exceptions import OutOfMemoryError, WatchError
 
-from driftline.features.keys import format_owner, hash_tag, owner_key, parse_owner, seen_key
+from driftline.features.keys import (
+    blob_key,
+    builds_key,
+    fill_key,
+    format_owner,
+    hash_tag,
+    owner_key,
+    parse_owner,
+    seen_key,
+    views_key,
+)
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock
 from driftline.runtime.errors import LostOwnershipError, UnavailableError
@@ -52,8 +69,19 @@ _log = get_logger(__name__)
 CLEARING = -1
 _MSET_KEYS = 1_000
 _MGET_KEYS = 1_000
+_SCANNED_KEYS = 5_000
 #: Seen hours are deleted when the log's clock has passed them; this only sweeps up after abandoned partitions.
 _SEEN_EXPIRE_SECONDS = 8 * 86_400
+
+
+_NOTHING: Mapping[str, bytes] = {}
+
+
+class Lane(StrEnum):
+    """Whose log clock and seen ids: those of the live stream, or of a backfill, which reads the log a second time."""
+
+    LIVE = ""
+    FILL = "fill:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +117,26 @@ class FencedStore:
         self._prefix = prefix
         self._clock = clock
 
-    def take(self, event_type: str, partition: int, *, oldest: Callable[[], int]) -> Ownership:
-        """Become the owner of a partition; ``oldest`` says where one begins that was never written."""
+    def take(
+        self,
+        event_type: str,
+        partition: int,
+        *,
+        oldest: Callable[[], int],
+        beginning: Callable[[int], Mapping[str, bytes]] = lambda _: _NOTHING,
+    ) -> Ownership:
+        """Become the owner of a partition.
+
+        ``oldest`` says where one begins that was never written, ``beginning`` which keys it has there, from that offset.
+        """
         key = owner_key(self._prefix, event_type, partition)
         with self._guarded("take"):
             taken = None
             while taken is None:
                 taken = self._try_take(event_type, partition, key)
         if taken.next_offset == CLEARING:
-            taken = self._clear(taken, oldest())  # (3)
+            offset = oldest()
+            taken = self._clear(taken, offset, beginning(offset))  # (3)
         return taken
 
     def _try_take(self, event_type: str, partition: int, key: str) -> Ownership | None:
@@ -108,7 +147,7 @@ class FencedStore:
             taken = Ownership(
                 event_type=event_type,
                 partition=partition,
-                epoch=max(epoch + 1, self._clock.now_us()),
+                epoch=self._later(epoch),
                 next_offset=offset,
             )
             pipeline.multi()
@@ -121,17 +160,50 @@ class FencedStore:
 
     def write(self, ownership: Ownership, write: StoreWrite, next_offset: int) -> Ownership:
         """Write a batch and move the offset, in one step; return the ownership with the new offset."""
-        tag = self._tag(ownership)
+        return self._step(ownership, self._written(ownership, write, Lane.LIVE), next_offset)
+
+    def fill(self, ownership: Ownership, write: StoreWrite, values: Mapping[str, bytes]) -> Ownership:
+        """Write a batch of a backfill and set keys beside it, in one step; return the ownership with its new epoch."""
+        commands = self._written(ownership, write, Lane.FILL)
+        return self._change(ownership, [*commands, *_sets(values)])
+
+    def complete(
+        self, ownership: Ownership, values: Mapping[str, bytes], gone: Sequence[str], last: StoreWrite | None
+    ) -> Ownership:
+        """Write the blobs of a backfill's last batch, set and delete keys, in one step; return the new ownership."""
+        blobs = [] if last is None else [*_msets(last.blobs)]
+        return self.change(ownership, values, gone, blobs)
+
+    def change(
+        self,
+        ownership: Ownership,
+        values: Mapping[str, bytes],
+        gone: Sequence[str | bytes] = (),
+        before: Sequence[bytes] = (),
+    ) -> Ownership:
+        """Set and delete keys of a partition in one step; return the ownership with its new epoch."""
+        deleted = [one.encode() if isinstance(one, str) else one for one in gone]
+        unlink = [_command(b"UNLINK", *deleted)] if deleted else []
+        return self._change(ownership, [*before, *_sets(values), *unlink])
+
+    def _change(self, ownership: Ownership, commands: list[bytes]) -> Ownership:
+        renewed = replace(ownership, epoch=self._later(ownership.epoch))  # (10)
+        return self._step(ownership, commands, ownership.next_offset, epoch=renewed.epoch)
+
+    def _written(self, ownership: Ownership, write: StoreWrite, lane: Lane) -> list[bytes]:
         commands = [*_msets(write.blobs)]
         for hour, hashes in write.seen.items():
-            key = self._seen_key(ownership, hour)
+            key = self._seen_key(ownership, hour, lane)
             commands.append(_command(b"APPEND", key, hashes))
             commands.append(_command(b"EXPIRE", key, b"%d" % _SEEN_EXPIRE_SECONDS))
         if write.forgotten_hours:
-            gone = [self._seen_key(ownership, hour) for hour in write.forgotten_hours]
+            gone = [self._seen_key(ownership, hour, lane) for hour in write.forgotten_hours]
             commands.append(_command(b"UNLINK", *gone))
-        commands.append(_command(b"SET", _clock_key(tag), write.clock))
-        return self._step(ownership, commands, next_offset)
+        commands.append(_command(b"SET", self._clock_key(ownership, lane).encode(), write.clock))
+        return commands
+
+    def _later(self, epoch: int) -> int:
+        return max(epoch + 1, self._clock.now_us())
 
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
         """Read blobs."""
@@ -141,21 +213,72 @@ class FencedStore:
                 found += self._servers.mget(keys[start : start + _MGET_KEYS])
         return found
 
-    def load_clock(self, ownership: Ownership) -> bytes | None:
-        """Read the partition's log clock."""
+    def load_key(self, key: str) -> bytes | None:
+        """Read one key."""
         with self._guarded("load"):
-            key = _clock_key(self._tag(ownership))
             found: bytes | None = self._servers.of(key).get(key)
             return found
 
-    def load_seen(self, ownership: Ownership, hour: int) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    def load_clock(self, ownership: Ownership, lane: Lane = Lane.LIVE) -> bytes | None:
+        """Read the partition's log clock."""
+        return self.load_key(self._clock_key(ownership, lane))
+
+    def lane_keys(self, ownership: Ownership, lane: Lane, hour: int) -> list[str]:
+        """Return the keys of a lane at an hour of its clock: the clock's, and those of the hours that still count."""
+        seen = [self._seen_key(ownership, one, lane).decode() for one in range(hour - KEPT_HOURS, hour + 1)]
+        return [self._clock_key(ownership, lane), *seen]
+
+    def load_seen(
+        self, ownership: Ownership, hour: int, lane: Lane = Lane.LIVE
+    ) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         """Read the ids seen in the hours that still count at ``hour``, in log order each."""
         for kept in range(hour - KEPT_HOURS, hour + 1):
-            key = self._seen_key(ownership, kept)
+            key = self._seen_key(ownership, kept, lane)
             with self._guarded("load"):
                 found = self._servers.of(key).get(key)
             if found:
                 yield kept, np.frombuffer(found, "<u8")
+
+    def views_key(self, ownership: Ownership) -> str:
+        """Return the key of the partition's complete views."""
+        return views_key(self._prefix, ownership.event_type, ownership.partition)
+
+    def fill_key(self, ownership: Ownership) -> str:
+        """Return the key of the partition's backfill."""
+        return fill_key(self._prefix, ownership.event_type, ownership.partition)
+
+    def builds_key(self, ownership: Ownership) -> str:
+        """Return the key of the partition's last builds."""
+        return builds_key(self._prefix, ownership.event_type, ownership.partition)
+
+    def held_views(self, ownership: Ownership, refs: Sequence[str]) -> set[str]:
+        """Return the views of which the partition has any blob; looks through the server's keys until it knows."""
+        place = self._prefix, ownership.event_type, ownership.partition
+        stems = {blob_key(*place, ref, "").encode(): ref for ref in refs}
+        held: set[str] = set()
+        cursor = 0
+        while len(held) < len(stems):
+            cursor, keys = self._scan(ownership, "", cursor)
+            for stem, ref in stems.items():
+                if ref not in held and any(key.startswith(stem) for key in keys):
+                    held.add(ref)
+            if cursor == 0:
+                break
+        return held
+
+    def unlink_blobs(self, ownership: Ownership, ref: str, cursor: int) -> tuple[Ownership, int]:
+        """Delete a lot of a view's blobs; return the ownership and the next cursor, 0 where none are left."""
+        cursor, keys = self._scan(ownership, f"{ref}:", cursor)
+        return (self.change(ownership, {}, keys) if keys else ownership), cursor
+
+    def _scan(self, ownership: Ownership, stem: str, cursor: int) -> tuple[int, list[bytes]]:
+        tag = self._tag(ownership)
+        owner = owner_key(self._prefix, ownership.event_type, ownership.partition)
+        with self._guarded("clear"):
+            after, found = self._servers.of(owner).scan(
+                cursor, match=f"dl:{tag}:{stem}*", count=_SCANNED_KEYS
+            )
+        return after, found
 
     def lost(self, owned: Sequence[Ownership]) -> list[tuple[Ownership, int | None]]:
         """Return the partitions whose owner key is not what we wrote, with the epoch found there."""
@@ -174,13 +297,11 @@ class FencedStore:
         """Close the connections."""
         self._servers.close()
 
-    def _clear(self, ownership: Ownership, oldest: int) -> Ownership:
-        tag = self._tag(ownership)
+    def _clear(self, ownership: Ownership, oldest: int, beginning: Mapping[str, bytes]) -> Ownership:
         owner = owner_key(self._prefix, ownership.event_type, ownership.partition).encode()
         cursor, deleted = 0, 0
         while True:
-            with self._guarded("clear"):
-                cursor, found = self._servers.of(owner).scan(cursor, match=f"dl:{tag}:*", count=5_000)
+            cursor, found = self._scan(ownership, "", cursor)
             keys = [key for key in found if key != owner]
             if keys:
                 self._step(ownership, [_command(b"UNLINK", *keys)], CLEARING)
@@ -194,16 +315,13 @@ class FencedStore:
             offset=oldest,
             keys_deleted=deleted,
         )
-        return self._step(ownership, [], oldest)
+        return self._step(ownership, _sets(beginning), oldest)
 
-    def _step(self, ownership: Ownership, commands: list[bytes], next_offset: int) -> Ownership:
+    def _step(
+        self, ownership: Ownership, commands: list[bytes], next_offset: int, *, epoch: int | None = None
+    ) -> Ownership:
         """Run commands and move the offset, if the partition is still ours."""
-        moved = Ownership(
-            event_type=ownership.event_type,
-            partition=ownership.partition,
-            epoch=ownership.epoch,
-            next_offset=next_offset,
-        )
+        moved = replace(ownership, epoch=epoch or ownership.epoch, next_offset=next_offset)
         owner = owner_key(self._prefix, ownership.event_type, ownership.partition).encode()
         commands = [*commands, _command(b"SET", owner, moved.value)]
         # One joined buffer: packing 8,000 arguments through the client's pipeline takes three times as long.
@@ -237,8 +355,13 @@ class FencedStore:
     def _tag(self, ownership: Ownership) -> str:
         return hash_tag(self._prefix, ownership.event_type, ownership.partition)
 
-    def _seen_key(self, ownership: Ownership, hour: int) -> bytes:
-        return seen_key(self._prefix, ownership.event_type, ownership.partition, hour).encode()
+    def _seen_key(self, ownership: Ownership, hour: int, lane: Lane) -> bytes:
+        if lane is Lane.LIVE:
+            return seen_key(self._prefix, ownership.event_type, ownership.partition, hour).encode()
+        return f"dl:{self._tag(ownership)}:{lane}seen:{hour}".encode()
+
+    def _clock_key(self, ownership: Ownership, lane: Lane) -> str:
+        return f"dl:{self._tag(ownership)}:{lane}clock"
 
     @contextmanager
     def _connection(self, key: bytes) -> Iterator[Any]:
@@ -269,14 +392,14 @@ def _unavailable(error: Exception, what: str) -> UnavailableError:
     return UnavailableError(f"the online store {what}: {error}")
 
 
-def _clock_key(tag: str) -> bytes:
-    return f"dl:{tag}:clock".encode()
-
-
 def _command(*arguments: bytes) -> bytes:
     parts = [b"*%d\r\n" % len(arguments)]
     parts += [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
     return b"".join(parts)
+
+
+def _sets(values: Mapping[str, bytes]) -> list[bytes]:
+    return [_command(b"SET", key.encode(), value) for key, value in values.items()]
 
 
 def _msets(writes: Iterable[BlobWrites]) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from driftline.features.matching import filtered_inputs, matches, spoken
 from driftline.project import EventType, Project
 from driftline.runtime import metrics
 from driftline.runtime.errors import BadMessageError
-from services.feature_store.fenced_store import FencedStore, Ownership, StoreWrite
+from services.feature_store.fenced_store import FencedStore, Lane, Ownership, StoreWrite
 from services.feature_store.freshness import Readable
 from services.feature_store.resident_views import ResidentView
 from services.feature_store.seen_index import SeenIndex, hash_ids
@@ -42,7 +42,11 @@ class Change:
 
 
 class PartitionState:
-    """The state of one partition of an event type, as of its next offset."""
+    """The state of one partition of an event type, as of its next offset.
+
+    ``views`` are those that its events are applied to; which events count does not depend on them. ``lane`` says whose
+    log clock and seen ids these are.
+    """
 
     def __init__(
         self,
@@ -53,15 +57,18 @@ class PartitionState:
         prefix: str,
         partitions: int,
         max_entities: int,
+        views: Iterable[FeatureView],
+        lane: Lane = Lane.LIVE,
     ) -> None:
         self.ownership = ownership
         self._store = store
         self._event_type: EventType = project.event_type(ownership.event_type)
         self._views = [
             (view, ResidentView(ViewLayout.of(view), self._key_of(prefix, view.ref), limit=max_entities))
-            for view in project.views_of(ownership.event_type)
+            for view in views
         ]
-        inputs = {name for _, resident in self._views for name in resident.layout.fields}
+        layouts = map(ViewLayout.of, project.views_of(ownership.event_type))
+        inputs = {name for layout in layouts for name in layout.fields}
         self._validation = EventValidation(
             self._event_type,
             sorted(inputs),
@@ -70,15 +77,20 @@ class PartitionState:
             future_skew_us=project.future_skew_us,
             max_jump_us=project.max_jump_us,
         )
-        self._clock = LogClock.parse(store.load_clock(ownership))
+        self._clock = LogClock.parse(store.load_clock(ownership, lane))
         self._seen = SeenIndex()
-        for hour, hashes in store.load_seen(ownership, self._clock.record // _HOUR_US):
+        for hour, hashes in store.load_seen(ownership, self.hour, lane):
             self._seen.load(hour, hashes)
 
     @property
     def resident(self) -> int:
         """How many rows are in memory."""
         return sum(len(resident) for _, resident in self._views)
+
+    @property
+    def hour(self) -> int:
+        """The hour of the log's clock, since the epoch."""
+        return self._clock.record // _HOUR_US
 
     @property
     def newest(self) -> tuple[int, int] | None:
@@ -137,6 +149,10 @@ class PartitionState:
     def commit(self, change: Change, next_offset: int) -> None:
         """Write a change to the store, with the offset that follows it."""
         self.ownership = self._store.write(self.ownership, change.write, next_offset)
+
+    def adopt(self, other: PartitionState) -> None:
+        """Apply events to another's views too, from here on; it stands at the same offset."""
+        self._views += other._views
 
     def _key_of(self, prefix: str, view_ref: str) -> Callable[[str], str]:
         head = blob_key(prefix, self.ownership.event_type, self.ownership.partition, view_ref, "")

@@ -14,3 +14,15 @@ class FeatureStoreSettings(StreamSettings):
         validation_alias="DRIFTLINE_FEATURE_STORE_MAX_ENTITIES",
         description="Entities kept in memory for each view and partition",
     )
+    archive: str = Field(
+        default="",
+        validation_alias="DRIFTLINE_ARCHIVE",
+        description="Folder or URL of the archive, for the history of views that topics no longer hold; empty: none",
+    )
+    backfill_share: float = Field(
+        default=0.3,
+        gt=0,
+        le=0.9,
+        validation_alias="DRIFTLINE_BACKFILL_SHARE",
+        description="Share of the time that filling views gets while events come without a pause",
+    )

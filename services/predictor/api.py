@@ -109,8 +109,8 @@ def predictor_routes(state: PredictorState) -> APIRouter:
         FEATURES_PATH,
         tags=["features"],
         summary="Read an entity's features",
-        description="The values of a feature view as they would be served, with their age.",
-        responses=problem_responses(404, 422, 429),
+        description="The values of a feature view as they would be served, with their age; 503 while it is being filled.",
+        responses=problem_responses(404, 422, 429, 503),
         response_class=Response,
     )
     async def features(

@@ -17,7 +17,7 @@ from driftline.contracts.project_schemas import (
     prediction_schema,
 )
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import MODEL_EVENTS
+from driftline.contracts.topics import MODEL_EVENTS, event_partitions
 from driftline.features.online import OnlineStore
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
@@ -31,6 +31,7 @@ from driftline.serving.bounded_reads import BoundedReads
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
+from driftline.serving.view_watch import ViewWatch
 from driftline.streaming.kafka_sink import transactional_member
 from driftline.streaming.loop import run_pipeline
 from driftline.streaming.overlapped import Overlapped
@@ -64,7 +65,9 @@ class Predictor:
         self._health = health
         self._topics = settings.topics(project)
         self._registry = SchemaRegistry(settings.schema_registry_url)
-        self._rack = ModelRack(settings.models, project)
+        self._watch = self._watch_views()
+        self._watch.refresh()
+        self._rack = ModelRack(settings.models, project, incomplete=self._watch.incomplete)
         self._store = self._connect_store()
         self.engine = PredictionEngine(project, self._store, self._rack)
         self._encoder: BatchEncoder | None = None
@@ -78,6 +81,7 @@ class Predictor:
             project.views,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
+            incomplete=self._watch.incomplete,
         )
         self._state = PredictorState(project, self._features, self._rack, SystemClock())
         rules = {
@@ -151,6 +155,7 @@ class Predictor:
         if self._producer is not None and (left := self._producer.close()):
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
         self._registry.close()
+        self._watch.close()
 
     def _open_http(self, schema: Mapping[str, Any], schema_id: int) -> None:
         settings = self._settings
@@ -211,7 +216,8 @@ class Predictor:
             sink.close()
 
     def _look_after(self) -> None:
-        """Follow the active models; report models and store."""
+        """Follow the active models and the views that are filled; report models and store."""
+        self._watch.refresh()
         self._rack.refresh()
         troubles = self._rack.troubles
         missing = self._rack.missing
@@ -230,11 +236,17 @@ class Predictor:
             self._health.set("store", ready=True)
 
     def _connect_store(self) -> OnlineStore:
-        declared = self._topics.all_of(self._project)
-        partitions = {name: declared[self._topics.events(name)].partitions for name in self._project.fed_by}
         return OnlineStore(
             self._settings.redis_url,
             prefix=self._topics.prefix,
             project=self._project,
-            partitions=partitions,
+            partitions=event_partitions(self._topics, self._project),
+        )
+
+    def _watch_views(self) -> ViewWatch:
+        return ViewWatch(
+            self._settings.redis_url,
+            prefix=self._topics.prefix,
+            project=self._project,
+            partitions=event_partitions(self._topics, self._project),
         )

@@ -5,7 +5,7 @@ store holds with other features) is not told to its neighbours.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -54,12 +54,21 @@ class FeatureReads:
         The views that may be asked for, by name.
     max_batch, max_waiting
         Most reads answered at once, and most that may wait.
+    incomplete
+        Says why views must not be served yet, by reference.
     """
 
     def __init__(
-        self, store: FeatureStore, views: Mapping[str, FeatureView], *, max_batch: int, max_waiting: int
+        self,
+        store: FeatureStore,
+        views: Mapping[str, FeatureView],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        incomplete: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._store = store
+        self._incomplete = incomplete
         self._answers = {name: FeatureAnswers(view) for name, view in views.items()}
         self._queue = ZeroWaitQueue(
             self._answer, items="feature reads", max_batch=max_batch, max_waiting=max_waiting
@@ -75,11 +84,13 @@ class FeatureReads:
         RefusedError
             The text is no key of a composite entity.
         UnavailableError
-            The store cannot be read.
+            The store cannot be read, or the view is being filled.
         ConfigurationError
             The store holds this version of the view with other features.
         """
         split_key(view.entity, entity)
+        if why := self._incomplete().get(view.ref):
+            raise UnavailableError(why)
         self._queue.admit()
         asked = _Asked(view, entity, instant_us)
         self._queue.put(asked, asked.loop)

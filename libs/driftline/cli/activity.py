@@ -10,6 +10,8 @@ from rich.markup import escape
 
 from driftline.alerts.alert import Alert, to_iso
 from driftline.cli.activity_feed import Entry, Subject, feed
+from driftline.cli.feature_status import standings_of
+from driftline.cli.filling_feed import filling_feed
 from driftline.cli.options import JsonOption, ProjectOption, echo_json, settings_for
 from driftline.contracts.project_schemas import PLATFORM_RECORDS, platform_schema
 from driftline.contracts.record_codec import RecordCodec
@@ -18,9 +20,11 @@ from driftline.contracts.topics import ALERTS, DRIFT_SIGNALS, MODEL_EVENTS, RETR
 from driftline.contracts.wire import split
 from driftline.models.model_event import ModelEvent
 from driftline.playback.topic_reading import TopicReader
+from driftline.project import Project
 from driftline.runtime.clock import SystemClock, text_us
 from driftline.runtime.durations import parse_duration_us
-from driftline.runtime.errors import BadMessageError, ConfigurationError
+from driftline.runtime.errors import BadMessageError, ConfigurationError, UnavailableError
+from driftline.runtime.settings import PlatformSettings
 
 _STYLES = {
     Subject.VIEW: "cyan",
@@ -106,12 +110,22 @@ def _entries(project: Path) -> list[Entry]:
     ):
         for stream, record in _records(reader, registry, names):
             found[stream].append(record)
-    return feed(
+    told = feed(
         list(map(ModelEvent.of, found[MODEL_EVENTS])),
         found[DRIFT_SIGNALS],
         found[RETRAIN_REQUESTS],
         map(Alert.from_record, found[ALERTS]),
     )
+    return sorted([*told, *_fillings(settings, loaded)], key=lambda one: one.at_us)
+
+
+def _fillings(settings: PlatformSettings, project: Project) -> list[Entry]:
+    """Return when views were filled, which the store keeps itself; nothing where it does not answer."""
+    try:
+        return filling_feed(standings_of(settings, project))
+    except UnavailableError as error:
+        typer.echo(f"when views were filled is left out: {error}", err=True)
+        return []
 
 
 def _records(

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.batch_codec import BatchEncoder
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import Topics
+from driftline.contracts.topics import Topics, event_partitions
 from driftline.features.online import OnlineStore
 from driftline.project import Project, load_project
 from driftline.runtime.clock import SystemClock
@@ -41,6 +41,7 @@ from driftline.runtime.settings import PlatformSettings
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.request_values import MAX_CALLER, WrongValueError, read_instant_us
+from driftline.serving.view_watch import ViewWatch
 
 _SHOWN = 20
 
@@ -138,15 +139,19 @@ def _scores(asked: FileRequest, identity: JobIdentity) -> ScoreSink:
 
 def _engine(settings: PlatformSettings, project: Project, topics: Topics, model: str) -> PredictionEngine:
     """Return the engine over the store and the active models, as the predictor has it."""
-    rack = ModelRack(settings.models, project)
+    partitions = event_partitions(topics, project)
+    with closing(
+        ViewWatch(settings.redis_url, prefix=topics.prefix, project=project, partitions=partitions)
+    ) as watch:
+        watch.refresh()
+        rack = ModelRack(settings.models, project, incomplete=watch.incomplete)
     if model in rack.missing:
         raise ConfigurationError(f"model {model!r} cannot be asked: {rack.missing[model]}")
-    declared = topics.all_of(project)
     store = OnlineStore(
         settings.redis_url,
         prefix=topics.prefix,
         project=project,
-        partitions={name: declared[topics.events(name)].partitions for name in project.fed_by},
+        partitions=partitions,
     )
     return PredictionEngine(project, store, rack)
 

@@ -11,6 +11,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.padding import Padding
 
+from driftline.cli.feature_status import status as feature_status
 from driftline.cli.options import JsonOption, ProjectOption, echo_json, settings_for
 from driftline.cli.view_versions import diff
 from driftline.contracts.registry import SchemaRegistry
@@ -20,6 +21,7 @@ from driftline.serving.tracing import Trace, ViewTrace, trace_request
 
 features = typer.Typer(help="Read an entity's features, compare versions of views.", no_args_is_help=True)
 features.command("diff")(diff)
+features.command("status")(feature_status)
 
 StateOption = Annotated[Path, typer.Option(envvar="DRIFTLINE_STATE", help="Folder of this machine's state.")]
 UrlOption = Annotated[

@@ -145,3 +145,9 @@ class Topics:
     def subject(topic: str) -> str:
         """Return the registry's subject for the values of a topic."""
         return f"{topic}-value"
+
+
+def event_partitions(topics: Topics, project: Project) -> dict[str, int]:
+    """Return how many partitions the topic of each event type has that views may read, as the project declares it."""
+    declared = topics.all_of(project)
+    return {name: declared[topics.events(name)].partitions for name in project.fed_by}

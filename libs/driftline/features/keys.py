@@ -44,6 +44,21 @@ def seen_key(prefix: str, event_type: str, partition: int, hour: int) -> str:
     return f"dl:{hash_tag(prefix, event_type, partition)}:seen:{hour}"
 
 
+def views_key(prefix: str, event_type: str, partition: int) -> str:
+    """Return the key that says of which views a partition's offset holds true (``features.filling``)."""
+    return f"dl:{hash_tag(prefix, event_type, partition)}:views"
+
+
+def fill_key(prefix: str, event_type: str, partition: int) -> str:
+    """Return the key that says how far a partition's backfill has come; there is none where nothing is filled."""
+    return f"dl:{hash_tag(prefix, event_type, partition)}:fill"
+
+
+def builds_key(prefix: str, event_type: str, partition: int) -> str:
+    """Return the key of a partition's last builds: when it was built or filled, how long that took."""
+    return f"dl:{hash_tag(prefix, event_type, partition)}:builds"
+
+
 def format_owner(epoch: int, next_offset: int) -> bytes:
     """Return the owner key's value.
 

@@ -89,6 +89,33 @@ VIEW_FRESHNESS_BREACHED = Gauge(
 STORE_OWNERSHIP_LOST = Counter(
     "driftline_store_ownership_lost", "Partitions that another process took over.", ["topic"]
 )
+BACKFILL_RECORDS = Counter(
+    "driftline_backfill_records", "Records of the log that were read again to fill views.", ["topic"]
+)
+BACKFILL_LEFT = Gauge(
+    "driftline_backfill_records_left",
+    "Records to read until a partition's views are full.",
+    ["topic", "partition"],
+)
+BACKFILL_RATE = Gauge(
+    "driftline_backfill_records_per_second",
+    "How fast a partition's views are filled.",
+    ["topic", "partition"],
+)
+BACKFILL_SECONDS_LEFT = Gauge(
+    "driftline_backfill_seconds_left",
+    "Time until a partition's views are full, if it goes on like that.",
+    ["topic", "partition"],
+)
+BACKFILLS = Counter("driftline_backfills", "Times that a view was filled in a partition.", ["view"])
+STORE_BUILDS = Counter(
+    "driftline_store_builds", "Times that a partition was built from its oldest record.", ["topic"]
+)
+STORE_BUILD_SECONDS = Gauge(
+    "driftline_store_build_seconds",
+    "Time from taking a partition without a state to having caught up, the last time.",
+    ["topic", "partition"],
+)
 STATES_RESIDENT = Gauge("driftline_states_resident", "Entities whose state is held in memory.", ["topic"])
 STORE_SECONDS = Histogram(
     "driftline_store_seconds",
@@ -200,6 +227,13 @@ HTTP_SECONDS = Histogram(
     buckets=_MILLISECONDS_TO_SECONDS,
 )
 HTTP_IN_FLIGHT = Gauge("driftline_http_in_flight", "Requests being handled.")
+
+
+def forget_backfill(topic: str, partition: int) -> None:
+    """Show nothing more of a partition of which nothing is filled here."""
+    for gauge in (BACKFILL_LEFT, BACKFILL_RATE, BACKFILL_SECONDS_LEFT):
+        with suppress(KeyError):
+            gauge.remove(topic, str(partition))
 
 
 def forget_view(view: str) -> None:

@@ -75,6 +75,9 @@ class ModelRack:
 
     A version is verified and warmed up before the switch. Where the active one cannot be, those before it answer. A
     version that was pulled is dropped, whatever else can be loaded.
+
+    ``incomplete`` says why views must not be served yet. A version that reads one waits, and those before it answer
+    meanwhile; nothing is wrong with it.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class ModelRack:
         project: Project,
         clock: Clock | None = None,
         now: Callable[[], float] = time.monotonic,
+        *,
+        incomplete: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._folder = models
         self._project = project
@@ -92,6 +97,10 @@ class ModelRack:
         self._loaded: dict[str, LoadedModel] = {}
         self._broken: dict[str, str] = {}
         self._withdrawn: dict[str, str] = {}
+        self._ask_incomplete = incomplete
+        self._incomplete: Mapping[str, str] = {}
+        self._waiting: dict[str, str] = {}
+        self._aside: dict[str, dict[str, ServedVersion]] = {}
         #: By model and version: since when its bundle cannot be used, and whether that was told.
         self._unusable: dict[tuple[str, str], tuple[float, bool]] = {}
         self._incidents: deque[Incident] = deque(maxlen=_MOST_INCIDENTS)
@@ -107,7 +116,7 @@ class ModelRack:
         """Models that cannot be served, with the reason."""
         nothing = "no version is active; train one with `driftline train`"
         return {
-            name: self._withdrawn.get(name) or self._broken.get(name, nothing)
+            name: self._withdrawn.get(name) or self._waiting.get(name) or self._broken.get(name, nothing)
             for name in self._project.models
             if name not in self._loaded
         }
@@ -120,11 +129,12 @@ class ModelRack:
     @property
     def troubles(self) -> dict[str, str]:
         """Models whose active version cannot be used, so that one before it answers."""
-        return dict(self._broken)
+        return {**self._broken, **self._waiting}
 
     def refresh(self) -> None:
         """Load what has changed since the last call."""
         with self._lock:
+            self._incomplete = self._ask_incomplete()
             for name, declaration in self._project.models.items():
                 self._refresh(name, declaration)
                 self._show(name)
@@ -161,7 +171,8 @@ class ModelRack:
             self._withdraw(name, standing, held)
             return
         self._withdrawn.pop(name, None)
-        if held is not None and held.standing == standing and held.sound:
+        waits = held is not None and any(map(self._waits, held.versions.values()))
+        if held is not None and held.standing == standing and held.sound and not waits:
             self._broken.pop(name, None)
             return
         self._load(name, declaration, standing, standing.active, held)
@@ -174,18 +185,25 @@ class ModelRack:
         active: Pinned,
         held: LoadedModel | None,
     ) -> None:
-        known = {} if held is None else held.versions
-        unusable, line = "", []
+        known = {**self._aside.get(name, {}), **({} if held is None else held.versions)}
+        unusable, waiting, line, aside = "", "", [], {}
         for pinned in (active, *standing.priors):
             try:
-                line.append(self._version(declaration, pinned, known.get(pinned.version)))
+                version = self._version(declaration, pinned, known.get(pinned.version))
             except BundleError as error:
                 if pinned is active:
                     unusable = str(error)
                 elif held is None or held.standing != standing:
                     _log.warning("no version to fall back on", model=name, error=str(error))
+                continue
+            if waits := self._waits(version):
+                aside[version.version] = version
+                waiting = waits if pinned is active else waiting
+            else:
+                line.append(version)
         before = () if held is None else held.line
-        line = line or [one for one in before if one.version not in standing.pulled]
+        line = line or [one for one in before if one.version not in standing.pulled and not self._waits(one)]
+        self._set_aside(name, active, aside, waiting)
         if unusable:
             self._trouble(name, unusable, held)
         else:
@@ -196,6 +214,7 @@ class ModelRack:
             self._loaded.pop(name, None)
             return
         note = f"{name}@{active.version} cannot be used: {unusable}" if unusable else ""
+        note = f"{name}@{active.version} waits: {waiting}" if waiting else note
         split = self._split(declaration, standing, tuple(line), note, known)
         self._loaded[name] = LoadedModel(
             declaration=declaration, standing=standing, line=tuple(line), unusable=note, split=split
@@ -242,20 +261,41 @@ class ModelRack:
         line: tuple[ServedVersion, ...],
         known: Mapping[str, ServedVersion],
     ) -> LoadedArm:
-        version, unusable = arm.pinned.version, ""
+        version, unusable, waiting = arm.pinned.version, "", ""
         others = tuple(one for one in line if one.version != version)
         own: tuple[ServedVersion, ...] = ()
         try:
-            own = (self._version(declaration, arm.pinned, known.get(version)),)
+            loaded = self._version(declaration, arm.pinned, known.get(version))
+            waiting = self._waits(loaded)
+            if waiting:
+                self._aside[declaration.name][version] = loaded
+            own = () if waiting else (loaded,)
         except BundleError as error:
             unusable = str(error)
             if (declaration.name, version) not in self._unusable:
                 _log.error("an arm cannot be used", model=declaration.name, trial=split.trial, error=unusable)
         self._judge_unusable(declaration.name, standing, arm.pinned, unusable, list(others))
         note = f"{declaration.name}@{version} cannot be used: {unusable}" if unusable else ""
+        note = f"{declaration.name}@{version} waits: {waiting}" if waiting else note
         return LoadedArm(
             label=split.label(arm.name), version=version, line=own + others or line, unusable=note
         )
+
+    def _waits(self, version: ServedVersion) -> str:
+        """Return why a version is not asked yet: a view that it reads is not whole; empty where nothing is in its way."""
+        views = version.scorer.manifest.views
+        return next((self._incomplete[ref] for ref in views if ref in self._incomplete), "")
+
+    def _set_aside(self, name: str, active: Pinned, aside: dict[str, ServedVersion], waiting: str) -> None:
+        """Keep the versions that wait; say it of the active one, once."""
+        if bool(waiting) != (name in self._waiting):
+            what = "a version waits" if waiting else "a version waits no longer"
+            _log.info(what, model=name, version=active.version, why=waiting)
+        self._aside[name] = aside
+        if waiting:
+            self._waiting[name] = waiting
+        else:
+            self._waiting.pop(name, None)
 
     def _version(
         self, declaration: ModelDeclaration, pinned: Pinned, known: ServedVersion | None
@@ -271,6 +311,7 @@ class ModelRack:
 
     def _withdraw(self, name: str, standing: Standing, held: LoadedModel | None) -> None:
         self._broken.pop(name, None)
+        self._waiting.pop(name, None)
         self._withdrawn[name] = f"model {name!r} is out of service: {standing.withdrawn}"
         if held is not None:
             del self._loaded[name]

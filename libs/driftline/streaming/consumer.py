@@ -214,6 +214,10 @@ class PartitionedConsumer:
         """Return the oldest offset that a partition holds: its beginning."""
         return self._held_offsets(partition)[0]
 
+    def end(self, partition: Partition) -> int:
+        """Return the offset after the newest record that a partition holds."""
+        return self._held_offsets(partition)[1]
+
     def close(self) -> None:
         """Leave. A static member keeps its partitions for the session timeout, for its next start."""
         self._consumer.close()

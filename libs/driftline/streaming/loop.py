@@ -54,13 +54,17 @@ def run_pipeline(
     health: Health,
     until: Callable[[], bool] = lambda: False,
     guard: StallGuard | None = None,
+    between: Callable[[bool], bool] | None = None,
 ) -> None:
     """Run until ``stop`` is set (the batch in hand is finished first) or ``until`` says so; then leave the group.
 
     A turn that takes longer than the group's patience (``max.poll.interval.ms``) ends the process. A pipeline with
     longer work brings its own ``guard`` and tells it meanwhile that it goes on.
+
+    ``between`` is called in every turn after the batches, if there were any (which it is told), for a short piece of other
+    work. Where it returns that there is more, the next turn does not wait for messages.
     """
-    loop = _Loop(consumer, pipeline, health)
+    loop = _Loop(consumer, pipeline, health, between)
     try:
         with guard or StallGuard(consumer.max_silence) as watching:
             while not stop.is_set() and not until():
@@ -81,7 +85,15 @@ def _finish(pipeline: Overlapped) -> None:
 
 
 class _Loop:
-    def __init__(self, consumer: PartitionedConsumer, pipeline: Pipeline, health: Health) -> None:
+    def __init__(
+        self,
+        consumer: PartitionedConsumer,
+        pipeline: Pipeline,
+        health: Health,
+        between: Callable[[bool], bool] | None,
+    ) -> None:
+        self._between = between
+        self._more = False
         self._consumer = consumer
         self._pipeline = pipeline
         self._health = health
@@ -94,10 +106,12 @@ class _Loop:
         self._forget_revoked()
         self._start_due()
         with metrics.STEP_SECONDS.labels("poll").time():
-            batches = self._consumer.poll(_POLL_SECONDS)
+            batches = self._consumer.poll(0 if self._more else _POLL_SECONDS)
         self._forget_revoked()  # before processing: a partition may be revoked and assigned again in one poll
         if batches:
             self._process(batches)
+        if self._between is not None:
+            self._more = self._between(bool(batches))
         if time.monotonic() >= self._next_idle:
             self._look_after()
             self._next_idle = time.monotonic() + 1.0

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import redis
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from driftline.archive.tables import Archive
 from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.registry import SchemaRegistry
@@ -20,6 +21,7 @@ from driftline.contracts.topics import Topics
 from driftline.contracts.wire import frame
 from driftline.features import Entity, FeatureView, Source, count, join_key, last, mean, std, sum_of
 from driftline.features import field as event_field
+from driftline.features.filling import Standing, read_standings
 from driftline.features.keys import blob_key, owner_key, partition_of
 from driftline.features.layout import ViewLayout
 from driftline.features.update import apply_events
@@ -30,6 +32,7 @@ from driftline.streaming.consumer import PartitionedConsumer
 from driftline.streaming.dead_letters import DeadLetterCeiling, DeadLetterTopic
 from driftline.streaming.loop import run_pipeline
 from services.feature_store.fenced_store import FencedStore
+from services.feature_store.past_events import PastEvents
 from services.feature_store.pipeline import FeatureStorePipeline, Feed
 
 PARTITIONS = 2
@@ -113,10 +116,12 @@ class World:
     topics: Topics
     schema_id: int
     client: Any
+    archive: Archive | None = None
     published: list[tuple[Payment, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.codec = RecordCodec(_SCHEMA)
+        self.all_views = self.project.views
         self.producer = Producer(
             {"bootstrap.servers": self.kafka, "partitioner": "murmur2_random", "linger.ms": 5}
         )
@@ -165,6 +170,26 @@ class World:
         epoch, offset = value.split(b"|")
         return int(epoch), int(offset)
 
+    def declare(self, *views: FeatureView) -> None:
+        """Let the project have these views from the next store on."""
+        self.project = replace(
+            self.project,
+            views={view.name: view for view in views},
+            entities={view.entity.name: view.entity for view in views},
+        )
+
+    def filled(self) -> bool:
+        """Tell whether the store has applied everything, and every declared view is complete everywhere."""
+        if not self.caught_up():
+            return False
+        standings = read_standings(
+            self.client.mget,
+            prefix=self.topics.prefix,
+            project=self.project,
+            partitions={"payments": PARTITIONS},
+        )
+        return all(view.standing is Standing.COMPLETE for one in standings for view in one.views)
+
     def caught_up(self) -> bool:
         """Tell whether the store has applied everything."""
         owners = {number: self.owner(number) for number in range(PARTITIONS)}
@@ -172,9 +197,15 @@ class World:
         return all(owner is not None and owner[1] == ends[number] for number, owner in owners.items())
 
     def assemble(
-        self, *, instance: str = "store-0", max_batch: int = 10_000, minimum: int = 200
+        self,
+        *,
+        instance: str = "store-0",
+        max_batch: int = 10_000,
+        minimum: int = 200,
+        past_batch: int = 10_000,
+        backfill_share: float = 0.3,
     ) -> "Assembly":
-        """Return a store of this world."""
+        """Return a store of this world; backfills read so many records at a time."""
         settings = {"bootstrap.servers": self.kafka}
         consumer = PartitionedConsumer(
             settings,
@@ -195,8 +226,16 @@ class World:
             prefix=self.topics.prefix,
             instance=instance,
             ceiling=DeadLetterCeiling(minimum=minimum),
-            oldest=consumer.oldest,
+            log=consumer,
+            past=PastEvents(
+                settings,
+                consumer.oldest,
+                schemas={self.topic: _SCHEMA},
+                archive=self.archive,
+                max_batch=past_batch,
+            ),
             max_entities=1_000,
+            backfill_share=backfill_share,
         )
         return Assembly(consumer=consumer, pipeline=pipeline, store=store)
 
@@ -205,9 +244,9 @@ class World:
         self.assemble(**options).run(until=until or self.caught_up, seconds=seconds)
 
     def stored(self) -> dict[bytes, bytes]:
-        """Return everything in Redis but the owner keys, whose epochs differ."""
+        """Return everything in Redis but what has times in it: the owner keys, and how long builds took."""
         keys = list(self.client.scan_iter(f"dl:{{{self.topics.prefix}.*", count=5_000))
-        kept = sorted(key for key in keys if not key.endswith(b":owner"))
+        kept = sorted(key for key in keys if not key.endswith((b":owner", b":builds")))
         return dict(zip(kept, self.client.mget(kept), strict=True)) if kept else {}
 
     def blobs(self) -> dict[bytes, bytes]:
@@ -281,8 +320,16 @@ class Assembly:
             return until()
 
         try:
-            run_pipeline(self.consumer, self.pipeline, stop=threading.Event(), health=Health(), until=done)
+            run_pipeline(
+                self.consumer,
+                self.pipeline,
+                stop=threading.Event(),
+                health=Health(),
+                until=done,
+                between=self.pipeline.fill_views,
+            )
         finally:
+            self.pipeline.close()
             self.store.close()
 
 

@@ -109,6 +109,7 @@ class Service:
     log: Log
     codec: RecordCodec
     levels: ServiceLevels
+    incomplete: dict[str, str]
 
     def run(self, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
         """Play a story with a client."""
@@ -150,7 +151,8 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     store.open.set()
     schema = prediction_schema(project)
     levels = ServiceLevels({"fraud": ServiceLevelRule(latency_us=60_000_000)}, now=time.monotonic)
-    features = FeatureReads(store, project.views, max_batch=64, max_waiting=8)
+    incomplete: dict[str, str] = {}
+    features = FeatureReads(store, project.views, max_batch=64, max_waiting=8, incomplete=lambda: incomplete)
     state = PredictorState(project, features, rack, clock)
     state.batches = HttpBatches(
         PredictionEngine(project, store, rack, clock),
@@ -166,7 +168,7 @@ def service(project: Project, rack: ModelRack) -> Iterator[Service]:
     app = create_app(title="test", service="test", health=Health("test", "test-0"))
     app.include_router(predictor_routes(state))
     app.user_middleware.append(Middleware(QuickAnswers, state=state))
-    yield Service(app, state.batches, store, log, RecordCodec(schema), levels)
+    yield Service(app, state.batches, store, log, RecordCodec(schema), levels, incomplete)
     store.open.set()
     features.close()
     state.batches.close()
@@ -431,3 +433,11 @@ def test_once_closed_nothing_is_taken(service: Service) -> None:
     service.batches.close()
     assert service.ask().status_code == 503
     assert service.logged == []
+
+
+def test_features_of_a_view_that_is_being_filled_are_refused_with_how_far_it_is(service: Service) -> None:
+    service.incomplete["customer_payments@1"] = "feature view customer_payments@1 is being filled (43%)"
+    answer = service.run(lambda client: client.get("/v1/features/customer_payments/c1"))
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "feature view customer_payments@1 is being filled (43%)"
+    assert service.run(lambda client: client.get("/v1/features/merchant_payments/m1")).status_code != 503
