@@ -18,8 +18,8 @@ from driftline.contracts.project_schemas import (
 )
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS
-from driftline.features.online import TIMEOUT_SECONDS, OnlineStore
-from driftline.features.store_connection import StoreConnection
+from driftline.features.online import OnlineStore
+from driftline.features.store_connection import ReadConnection
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
@@ -28,7 +28,6 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
-from driftline.runtime.redis_servers import names_cluster
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
@@ -41,11 +40,10 @@ from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.endpoint import QuickAnswers
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
+from services.predictor.repeats_assembly import DELIVERY_SHARE, repeats_of
 from services.predictor.settings import PredictorSettings
 
 _log = get_logger(__name__)
-#: Of the deadline, the part that the broker has to acknowledge: the caller hears "not logged" rather than nothing.
-_DELIVERY_SHARE = 0.8
 
 
 class Predictor:
@@ -121,25 +119,23 @@ class Predictor:
             self._state.batches.close()
         if self._producer is not None and (left := self._producer.close()):
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
+        if self._state.batches is not None:
+            self._state.batches.close_repeats()
         self._registry.close()
 
     def _open_http(self, schema: Mapping[str, Any], schema_id: int) -> None:
         settings = self._settings
         self._producer = AcknowledgedProducer(
             settings.kafka_config(),
-            delivery_seconds=settings.deadline_seconds * _DELIVERY_SHARE,
+            delivery_seconds=settings.deadline_seconds * DELIVERY_SHARE,
             linger_ms=0,  # a batch of requests is sent at once; whatever comes meanwhile is the next
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
-        connection = (
-            None
-            if names_cluster(settings.redis_url)
-            else StoreConnection(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
-        )
+        repeats, reads = repeats_of(settings, self._project, self._topics, self._registry.schema)
         self._state.batches = HttpBatches(
             # A connection of its own: the stream's large reads do not hold up a caller's small one.
-            PredictionEngine(self._project, self._connect_store(connection), self._rack),
+            PredictionEngine(self._project, self._connect_store(reads), self._rack),
             self._project,
             schema,
             schema_id,
@@ -148,6 +144,7 @@ class Predictor:
             log=self._topics.predictions,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
+            repeats=repeats,
         )
         self._reports = IncidentReports(
             self._project,
@@ -199,7 +196,7 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _connect_store(self, connection: StoreConnection | None = None) -> OnlineStore:
+    def _connect_store(self, connection: ReadConnection | None = None) -> OnlineStore:
         declared = self._topics.all_of(self._project)
         partitions = {
             name: declared[self._topics.events(name)].partitions for name in self._project.event_types

@@ -4,7 +4,7 @@
    event loop has read are queued together, so that the worker does not start with the first of them alone.
 2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go and encodes it.
 3. It sends every record to the log, whether or not its caller still waits.
-4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
+4. What was asked before gets the answer of before (``repeats``). Else a request is answered when the broker has acknowledged its record. An answer that could not be logged is not
    given. The event loop is woken once for all that are acknowledged together.
 5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED.
 """
@@ -12,7 +12,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,12 +21,17 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.project import InputType, Project
+from driftline.runtime import metrics
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
 from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.ids import new_id
 from driftline.runtime.logging import get_logger
+from driftline.serving.claims import ClaimsFoundError
+from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
 from driftline.serving.service_levels import ServiceLevels
+from services.predictor.repeats import EachAnew, call_in
 
 _log = get_logger(__name__)
 _ANSWERED, _, _FAILED = fields.STATUSES
@@ -39,13 +44,16 @@ Record = dict[str, Any]
 class _Waiting:
     """A request and its caller, who may have said how long it waits."""
 
-    __slots__ = ("_alarm", "_until", "answer", "loop", "refusal", "request", "sent", "timeout_ms")
+    __slots__ = ("_alarm", "_until", "answer", "brought", "loop", "refusal", "request", "sent", "timeout_ms")
 
-    def __init__(self, request: Record, refusal: str | None, timeout_ms: int | None) -> None:
+    def __init__(
+        self, request: Record, refusal: str | None, timeout_ms: int | None, *, brought: bool
+    ) -> None:
         self.request = request
+        self.brought = brought  # the UUID, by the caller
         self.refusal = refusal
         self.timeout_ms = timeout_ms
-        self.sent = False  # to the log; of the worker alone
+        self.sent = False  # to the log, or answered from before
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Record] = self.loop.create_future()
         self._until: float | None = None
@@ -97,6 +105,7 @@ class HttpBatches:
         log: str,
         max_batch: int,
         max_waiting: int,
+        repeats: EachAnew | None = None,
     ) -> None:
         self._engine = engine
         self._codec = RecordCodec(schema)
@@ -110,16 +119,24 @@ class HttpBatches:
         self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._read: list[_Waiting] = []  # of the event loop alone
         self._closed = False
+        self._repeats = repeats or EachAnew()
+        self._repeats.start(self)
         self._thread = threading.Thread(target=self._work, name="predict", daemon=True)
         self._thread.start()
 
-    async def predict(self, request: Record, timeout_ms: int | None = None) -> Record:
+    async def predict(
+        self, request: Record, timeout_ms: int | None = None, *, brought: bool = True
+    ) -> Record:
         """Return the logged prediction of a request, as a record (times in microseconds).
+
+        That of before, a RepeatedRecord, where the request was asked before.
 
         Parameters
         ----------
         timeout_ms
             How long the caller waits; without it, as long as the service lets it.
+        brought
+            Whether the UUID is the caller's; one that was made here cannot have been asked before.
 
         Raises
         ------
@@ -130,7 +147,7 @@ class HttpBatches:
         """
         begun, model = time.perf_counter(), request[fields.MODEL]
         try:
-            logged = await self._queue(request, None, timeout_ms)
+            logged = await self._queue(_Waiting(request, None, timeout_ms, brought=brought))
         except DriftlineError:
             self._levels.failed(model)
             raise
@@ -138,11 +155,14 @@ class HttpBatches:
             self._levels.answered(model, time.perf_counter() - begun)
         elif logged[fields.STATUS] == _FAILED:
             self._levels.failed(model)
+        if isinstance(logged, RepeatedRecord):
+            metrics.PREDICTIONS_REPEATED.labels(HTTP).inc()
         return logged
 
-    async def refuse(self, request: Record, error: str) -> None:
-        """Log a request that is refused before it can be tried; returns once the log has it."""
-        await self._queue(request, error, None)
+    async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
+        """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
+        logged = await self._queue(_Waiting(request, error, None, brought=brought))
+        return str(logged[fields.REQUEST_ID])
 
     def close(self) -> None:
         """Predict what waits, then stop."""
@@ -150,14 +170,25 @@ class HttpBatches:
         self._waiting.put(None)
         self._thread.join(10)
 
-    def _queue(
-        self, request: Record, refusal: str | None, timeout_ms: int | None
-    ) -> "asyncio.Future[Record]":
+    def close_repeats(self) -> None:
+        """Keep the answers that were given; for after the log's last acknowledgement."""
+        self._repeats.close()
+
+    def again(self, one: _Waiting) -> None:
+        """Take a request as if it had just come: its answer of before is gone."""
+        one.sent = False
+        self._waiting.put(one)
+
+    def refuse_other(self, one: _Waiting, reason: str) -> None:
+        """Log a request whose UUID is another one's as refused, under a UUID of its own, and tell its caller."""
+        one.request, one.brought = {**one.request, fields.REQUEST_ID: new_id()}, False
+        self._send(list(zip([one], self._engine.refused(self._rows([one]), HTTP, reason), strict=True)), None)
+
+    def _queue(self, waiting: _Waiting) -> "asyncio.Future[Record]":
         if self._closed:
             raise UnavailableError("the predictor is stopping")
         if self._waiting.qsize() + len(self._read) >= self._max_waiting:  # (1)
             raise BackpressureError("too many predictions are waiting", retry_after=1.0)
-        waiting = _Waiting(request, refusal, timeout_ms)
         if not self._read:
             waiting.loop.call_soon(self._put)
         self._read.append(waiting)
@@ -175,12 +206,14 @@ class HttpBatches:
             going = None not in taken
             waiting = [one for one in taken if one is not None]
             try:
-                self._predict([one for one in waiting if one.refusal is None and not one.late])
+                self._predict(
+                    self._repeats.first([one for one in waiting if one.refusal is None and not one.late])
+                )
                 self._log_untried([one for one in waiting if not one.sent])
             except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
                 fault = _fault(waiting, error)
                 for one in waiting:
-                    _call(one.loop, partial(one.settle, {}, fault, fault))
+                    call_in(one.loop, partial(self._repeats.settle, one, {}, b"", fault, fault))
 
     def _take(self) -> list[_Waiting | None]:
         """Return what waits, at least one: None once the last has come."""
@@ -199,6 +232,9 @@ class HttpBatches:
         failure: DriftlineError | None = None
         try:
             predictions = self._engine.predict(requests, HTTP)
+        except ClaimsFoundError as found:
+            self._predict(self._repeats.answer(taken, found.claims))
+            return
         except UnavailableError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours: it is logged for each request, and each caller is told
@@ -212,6 +248,8 @@ class HttpBatches:
     def _log_untried(self, untried: Sequence[_Waiting]) -> None:
         """Log what was refused beforehand, and what nobody waits for any more (5)."""
         for one in untried:
+            if one.refusal is not None and self._repeats.was_asked(one):
+                one.request = {**one.request, fields.REQUEST_ID: new_id()}
             requests = self._rows([one])
             if one.refusal is not None:
                 (record,) = self._engine.refused(requests, HTTP, one.refusal)
@@ -222,16 +260,34 @@ class HttpBatches:
     def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
         """Send records to the log; each caller is told once its own is there."""
         # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
-        encoded = [(one, record, self._encode(record)) for one, record in made]
-        for one, record, value in encoded:
-            settle = partial(one.settle, record, failure)  # (4)
-            one.sent = True
+        framed = [(one, record, self._encode(record)) for one, record in made]
+        if failure is None:
             try:
-                if isinstance(value, BadMessageError):
-                    raise value
-                self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
-            except DriftlineError as error:
-                _call(one.loop, partial(settle, error))
+                framed = list(self._repeats.claim(framed))
+            except UnavailableError as error:
+                callers = [one for one, _ in made]
+                failed = self._engine.failed(self._rows(callers), HTTP, str(error))
+                self._send(list(zip(callers, failed, strict=True)), error)
+                return
+        for one, record, value in framed:
+            self.send_framed(one, record, value, failure)
+
+    def send_framed(
+        self,
+        one: _Waiting,
+        record: Record,
+        value: bytes | BadMessageError,
+        failure: DriftlineError | None = None,
+    ) -> None:
+        """Send a record to the log; its caller is told once it is there."""
+        settle = partial(self._repeats.settle, one, record, value, failure)  # (4)
+        one.sent = True
+        try:
+            if isinstance(value, BadMessageError):
+                raise value
+            self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
+        except DriftlineError as error:
+            call_in(one.loop, partial(settle, error))
 
     def _encode(self, record: Record) -> bytes | BadMessageError:
         try:
@@ -247,10 +303,3 @@ def _fault(taken: Sequence[_Waiting], error: Exception) -> UnavailableError:
     ids = [one.request[fields.REQUEST_ID] for one in taken]
     _log.error("predicting failed", request_ids=ids, exc_info=error)
     return UnavailableError(f"a fault of ours ({type(error).__name__}); it is in the service's log")
-
-
-def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(step)
-    except RuntimeError:  # the event loop has ended, so nobody waits
-        _log.warning("a prediction for a closed event loop")

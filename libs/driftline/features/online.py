@@ -16,7 +16,7 @@ from driftline.features.entity_keys import split_key
 from driftline.features.keys import blob_key, owner_key, parse_owner, partition_of
 from driftline.features.layout import State, ViewLayout
 from driftline.features.read import ViewValues, read_state
-from driftline.features.store_connection import StoreConnection
+from driftline.features.store_connection import ReadConnection
 from driftline.features.update import merge_parts
 from driftline.project.declaration import Project
 from driftline.runtime.errors import ConfigurationError, UnavailableError
@@ -62,7 +62,7 @@ class OnlineStore:
 
     def __init__(
         self,
-        client: redis.Redis | RedisServers | StoreConnection | str,
+        client: redis.Redis | RedisServers | ReadConnection | str,
         *,
         prefix: str,
         project: Project,

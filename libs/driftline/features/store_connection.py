@@ -1,22 +1,31 @@
-"""One connection to the online store that reads in one round trip, without redis-py's pool around every command.
+"""One connection to the online store: a round trip for each command, without redis-py's pool around it.
 
 1. A command is sent and its reply read under a lock: replies never cross.
 2. Whatever goes wrong between the two closes the connection, so no late reply is ever read as another's.
 3. A connection that was closed meanwhile (a restarted server, an idle one cut off) is opened again and asked once more:
-   reading twice harms nobody. A server that is too slow is not asked again, or callers would wait twice.
+   so a command must be one that does no harm twice. A server that is too slow is not asked again, or callers would wait
+   twice.
 """
 
 import threading
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
+class ReadConnection(Protocol):
+    """What reads blobs."""
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
+        ...
+
+
 class StoreConnection:
-    """Reads blobs for one thread at a time; connects on the first read.
+    """Runs commands for one thread at a time; connects on the first.
 
     Parameters
     ----------
@@ -39,18 +48,30 @@ class StoreConnection:
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
-        command = self._connection.pack_command("MGET", *keys)
+        return cast("list[bytes | None]", self.command("MGET", *keys))
+
+    def command(self, *parts: Any) -> Any:
+        """Run a command that does no harm twice; return its reply as bytes, numbers and lists.
+
+        Raises
+        ------
+        redis.RedisError
+            The server does not answer, or answers with an error.
+        """
+        packed = self._connection.pack_command(*parts)
         with self._lock:  # 1.
             try:
-                return self._ask(command)
+                return self._ask(packed)
             except redis.ConnectionError:  # 3.
-                return self._ask(command)
+                return self._ask(packed)
 
-    def _ask(self, command: Any) -> list[bytes | None]:
+    def _ask(self, command: Any) -> Any:
         connection = self._connection
         try:
             connection.send_packed_command(command, check_health=False)
-            return cast("list[bytes | None]", connection.read_response(disable_decoding=True))
+            return connection.read_response(disable_decoding=True)
+        except redis.ResponseError:  # a reply like any other
+            raise
         except BaseException:
             connection.disconnect()  # 2.
             raise

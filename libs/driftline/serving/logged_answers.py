@@ -1,0 +1,61 @@
+"""Looks for the answer to one request in the log, forwards from an instant."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from driftline.contracts import prediction_fields as fields
+from driftline.features.keys import partition_of
+from driftline.runtime.errors import UnavailableError
+from driftline.serving.kept_answers import RepeatedRecord
+from driftline.serving.log_reading import CLOCK_SLACK_MS, LogReader
+
+_FAILED = fields.STATUSES[2]
+
+
+class LoggedAnswers:
+    """The log, asked now and then. Connects when it is asked first. For one thread.
+
+    Parameters
+    ----------
+    read
+        Returns the record of a framed value; UnavailableError where it is none.
+    """
+
+    def __init__(self, kafka: Mapping[str, Any], topic: str, read: Callable[[bytes], RepeatedRecord]) -> None:
+        self._kafka = {**kafka, "log_level": 2}
+        self._topic = topic
+        self._read = read
+        self._reader: LogReader | None = None
+
+    def find(self, request_id: str, since_ms: int) -> bytes | None:
+        """Return the first framed answer or refusal that was logged for a request since an instant; None without one.
+
+        Raises
+        ------
+        UnavailableError
+            The broker does not answer.
+        """
+        if self._reader is None:
+            self._reader = LogReader(self._kafka)
+        held = self._reader.held(self._topic)
+        home = held[partition_of(request_id, len(held))]
+        start = self._reader.offset_at(home, since_ms - CLOCK_SLACK_MS)
+        for messages in self._reader.read([replace(home, start=start)]):
+            for message in messages:
+                value = message.value()
+                if (message.key() or b"").lower() == request_id.encode() and value and self._answers(value):
+                    return value
+        return None
+
+    def close(self) -> None:
+        """Let go of the log."""
+        if self._reader is not None:
+            self._reader.__exit__(None, None, None)
+            self._reader = None
+
+    def _answers(self, value: bytes) -> bool:
+        try:
+            return bool(self._read(value)[fields.STATUS] != _FAILED)
+        except UnavailableError:
+            return False
