@@ -40,7 +40,7 @@ from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.endpoint import QuickAnswers
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.pipeline import SERVICE, PredictorPipeline
-from services.predictor.repeats_assembly import DELIVERY_SHARE, repeats_of
+from services.predictor.repeats_assembly import DELIVERY_SHARE, repeats_of, topic_repeats_of
 from services.predictor.settings import PredictorSettings
 
 _log = get_logger(__name__)
@@ -165,6 +165,7 @@ class Predictor:
         settings, topics = self._settings, self._topics
         assert self._encoder is not None  # noqa: S101
         consumer, sink = transactional_member(settings, topics, [topics.prediction_requests], service=SERVICE)
+        repeats = topic_repeats_of(settings, self._project, topics, self._registry.schema)
         pipeline = PredictorPipeline(
             self.engine,
             BatchDecoder(prediction_request_schema(self._project), self._registry.schema),
@@ -173,11 +174,14 @@ class Predictor:
             log=topics.predictions,
             ceiling=settings.ceiling(),
             look_after=self._look_after,
+            repeats=repeats,
         )
         try:
             run_pipeline(consumer, pipeline, stop=stop, health=self._health, until=until)
         finally:
             sink.close()
+            if repeats is not None:
+                repeats.close()
 
     def _look_after(self) -> None:
         """Follow the active models; report models and store."""

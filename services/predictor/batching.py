@@ -26,12 +26,12 @@ from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknow
 from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.runtime.logging import get_logger
-from driftline.serving.claims import ClaimsFoundError
+from driftline.serving.claimed_reads import ClaimsFoundError
 from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
 from driftline.serving.service_levels import ServiceLevels
-from services.predictor.repeats import EachAnew, call_in
+from services.predictor.each_anew import EachAnew, call_in
 
 _log = get_logger(__name__)
 _ANSWERED, _, _FAILED = fields.STATUSES

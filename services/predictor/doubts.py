@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -17,13 +17,16 @@ from driftline.serving.logged_answers import LoggedAnswers
 _log = get_logger(__name__)
 _POLL_SECONDS = 0.005
 _PATIENCE_SECONDS = 2.0
+#: The topic answers within milliseconds, or is behind by more than a caller waits.
+_TOPIC_SECONDS, _TOPIC_POLL_SECONDS = 1.0, 0.05
 
 
 @dataclass(slots=True, eq=False)
 class _Doubt:
     one: Any
-    record: RepeatedRecord
-    until: float = field(default=0.0)
+    record: RepeatedRecord | None
+    until: float
+    next_look: float = 0.0
 
     @property
     def id(self) -> str:
@@ -37,6 +40,8 @@ class Doubts:
     2. The claim was marked: that is the answer. It is gone: the request is a new one.
     3. It is older: one process takes it over, and looks for the record in the log. There: that is the answer.
        Not there: it is logged as it was claimed.
+    4. The topic answers, so there is no claim: the record is looked for in the log. There: that is the answer, and
+       claimed from now on. Not there within a second: the caller asks again.
 
     Parameters
     ----------
@@ -69,10 +74,10 @@ class Doubts:
         self._thread = threading.Thread(target=self._work, name="doubts", daemon=True)
         self._thread.start()
 
-    def add(self, one: Any, record: RepeatedRecord) -> None:
-        """Take a request, and the record that was claimed for it."""
-        until = time.monotonic() + self._delivery_seconds + _PATIENCE_SECONDS
-        self._came.put(_Doubt(one, record, until))
+    def add(self, one: Any, record: RepeatedRecord | None) -> None:
+        """Take a request, and the record that was claimed for it; None where the topic answers."""
+        wait = _TOPIC_SECONDS if record is None else self._delivery_seconds + _PATIENCE_SECONDS
+        self._came.put(_Doubt(one, record, time.monotonic() + wait))
 
     def close(self) -> None:
         """Stop; who still waits is told to ask again."""
@@ -108,6 +113,10 @@ class Doubts:
         claims = self._claims.look([one.id for one in self._open])
         for doubt in list(self._open):
             claim = claims.get(doubt.id)
+            if claim is None and doubt.record is None:
+                if time.monotonic() >= doubt.next_look:
+                    self._look_for_topics(doubt)
+                continue
             if claim is not None and not claim.logged:
                 claim = self._settled(doubt, claim)
                 if claim is None:
@@ -118,16 +127,28 @@ class Doubts:
             elif claim.logged:
                 self._resolve(doubt.one, claim)
             else:
-                self._send(doubt.one, doubt.record, claim.value)
+                self._send(doubt.one, self._log.read(claim.value), claim.value)
+
+    def _look_for_topics(self, doubt: _Doubt) -> None:
+        """Answer with the record that the topic made (4)."""
+        value = self._log.find(doubt.id, self._claims.asked_since_ms(doubt.id))
+        if value is not None:
+            self._claims.keep([doubt.id], [value])
+            self._open.remove(doubt)
+            self._resolve(doubt.one, Claim(value, logged=True))
+        elif time.monotonic() > doubt.until:
+            self._open.remove(doubt)
+            reason = (
+                "this request was asked over the topic first, whose answer is not in the log yet; ask again"
+            )
+            self._fail(doubt.one, UnavailableError(reason))
+        else:
+            doubt.next_look = time.monotonic() + _TOPIC_POLL_SECONDS
 
     def _settled(self, doubt: _Doubt, claim: Claim) -> Claim | None:
         """Return a claim that is in doubt no more (3): logged, or to be logged. None: look again later."""
         if self._claims.take_over(doubt.id, older_than_seconds=self._delivery_seconds):
-            found = self._log.find(doubt.id, doubt.record[fields.PREDICTED_AT] // 1_000)
-            if found is None:
-                return claim
-            self._claims.keep([doubt.id], [found])
-            return Claim(found, logged=True)
+            return find_claimed(self._claims, self._log, doubt.id, claim)
         if time.monotonic() > doubt.until:
             self._open.remove(doubt)
             self._fail(doubt.one, UnavailableError("this request is just being answered; ask again"))
@@ -138,3 +159,18 @@ class Doubts:
         self._open = []
         for doubt in given_up:
             self._fail(doubt.one, error)
+
+
+def find_claimed(claims: Claims, log: LoggedAnswers, request_id: str, claim: Claim) -> Claim:
+    """Look for a claim's record in the log; return it as logged where it is there, else as it was.
+
+    Raises
+    ------
+    UnavailableError
+        The log or Redis does not answer, or the record cannot be read.
+    """
+    value = log.find(request_id, log.read(claim.value)[fields.PREDICTED_AT] // 1_000)
+    if value is None:
+        return claim
+    claims.keep([request_id], [value])
+    return Claim(value, logged=True)

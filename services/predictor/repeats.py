@@ -4,7 +4,8 @@
 2. Its claim is read in the exchange that reads its features (``ReadsBesideClaims``). Where there is one, nothing is
    scored: another body is refused, the same gets the claimed record.
 3. What was scored (or refused by the engine) is claimed before it is sent to the log. Where another process was first,
-   its record is the answer. What FAILED is not claimed: asked again, it is tried again.
+   its record is the answer; where the topic was, its record in the log. What FAILED is not claimed: asked again, it is
+   tried again.
 4. The record is sent to the log and acknowledged, its caller is answered.
 5. Then the claim is marked as logged, for many requests at once (``Marks``).
 6. A claim that is not marked is in doubt: another process is at 4, or ended there. It is waited for, and then looked
@@ -13,61 +14,23 @@
 A UUID that we made is unknown to its caller until 4. So it is claimed and marked together, at 5.
 """
 
-import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeAlias
 
 from driftline.contracts import prediction_fields as fields
 from driftline.runtime.acknowledged_producer import Acknowledgement
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
-from driftline.runtime.logging import get_logger
-from driftline.serving.claims import Claim, Claims, ReadsBesideClaims
+from driftline.serving.claimed_reads import ReadsBesideClaims
+from driftline.serving.claims import Claim, Claims
 from driftline.serving.kept_answers import KeptAnswers, RepeatedRecord
 from services.predictor.doubts import Doubts
+from services.predictor.each_anew import Batches, EachAnew, Framed, Record, Waiting, call_in
 from services.predictor.marks import Marks
 
-_log = get_logger(__name__)
 _FAILED = fields.STATUSES[2]
 _BEFORE = Acknowledgement("", -1, -1)
-
-Record = dict[str, Any]
-#: A record to be logged: who waits for it, as it is told, as it is framed (or why it cannot be).
-Framed: TypeAlias = tuple["Waiting", Record, bytes | BadMessageError]
-
-
-class Waiting(Protocol):
-    """A request and its caller. ``brought`` says whether the UUID is the caller's, ``sent`` that no more is to be done."""
-
-    request: Record
-    refusal: str | None
-    brought: bool
-    sent: bool
-    loop: asyncio.AbstractEventLoop
-
-    def settle(
-        self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
-    ) -> None:
-        """Tell the caller; on its event loop."""
-        ...
-
-
-class Batches(Protocol):
-    """What is done with requests that are not answered from before."""
-
-    def again(self, one: Any) -> None:
-        """Take a request as if it had just come."""
-        ...
-
-    def refuse_other(self, one: Any, reason: str) -> None:
-        """Log a request under a UUID of its own as refused, and tell its caller."""
-        ...
-
-    def send_framed(self, one: Any, record: Record, value: bytes) -> None:
-        """Send a record to the log, and tell the caller once it is there."""
-        ...
 
 
 class _OnItsWay:
@@ -79,46 +42,6 @@ class _OnItsWay:
         self.leader = leader
         self.followers: list[Waiting] = []
         self.answer: Record | None = None
-
-
-class EachAnew:
-    """Every request is a new one: where answers are not kept."""
-
-    def first(self, taken: Sequence[Any]) -> Sequence[Any]:
-        """Return all requests."""
-        return taken
-
-    def answer(self, taken: Sequence[Any], claims: Mapping[str, Claim]) -> Sequence[Any]:
-        """Return all requests."""
-        del claims
-        return taken
-
-    def claim(self, framed: Sequence[Any]) -> Sequence[Any]:
-        """Return all records."""
-        return framed
-
-    def was_asked(self, one: Any) -> bool:
-        """Tell that no request was asked before."""
-        del one
-        return False
-
-    def settle(
-        self,
-        one: Any,
-        record: Record,
-        value: bytes | BadMessageError,
-        failure: DriftlineError | None,
-        logged: Acknowledgement | DriftlineError,
-    ) -> None:
-        """Tell the caller."""
-        del value
-        one.settle(record, failure, logged)
-
-    def start(self, batches: Batches) -> None:
-        """Nothing is to be started."""
-
-    def close(self) -> None:
-        """Nothing is left to do."""
 
 
 class Repeats(EachAnew):
@@ -268,6 +191,9 @@ class Repeats(EachAnew):
     def _found(self, one: Waiting, claim: Claim) -> None:
         """Settle a request whose UUID was claimed before (2, 3)."""
         one.sent = True
+        if claim.on_topic:
+            self._doubts.add(one, None)
+            return
         try:
             record = self._kept.read(claim.value)
         except UnavailableError as error:
@@ -316,11 +242,3 @@ class Repeats(EachAnew):
         with self._lock:
             for request_id in request_ids:
                 self._on_their_way.pop(request_id, None)
-
-
-def call_in(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
-    """Have an event loop do something; nothing happens where it has ended."""
-    try:
-        loop.call_soon_threadsafe(step)
-    except RuntimeError:  # the event loop has ended, so nobody waits
-        _log.warning("a prediction for a closed event loop")

@@ -25,7 +25,7 @@ class LoggedAnswers:
     def __init__(self, kafka: Mapping[str, Any], topic: str, read: Callable[[bytes], RepeatedRecord]) -> None:
         self._kafka = {**kafka, "log_level": 2}
         self._topic = topic
-        self._read = read
+        self.read = read
         self._reader: LogReader | None = None
 
     def find(self, request_id: str, since_ms: int) -> bytes | None:
@@ -39,13 +39,16 @@ class LoggedAnswers:
         if self._reader is None:
             self._reader = LogReader(self._kafka)
         held = self._reader.held(self._topic)
-        home = held[partition_of(request_id, len(held))]
-        start = self._reader.offset_at(home, since_ms - CLOCK_SLACK_MS)
-        for messages in self._reader.read([replace(home, start=start)]):
-            for message in messages:
-                value = message.value()
-                if (message.key() or b"").lower() == request_id.encode() and value and self._answers(value):
-                    return value
+        # A topic's request may have written its UUID in capitals; such a record lies elsewhere.
+        homes = dict.fromkeys(partition_of(one, len(held)) for one in (request_id, request_id.upper()))
+        for home in homes:
+            start = self._reader.offset_at(held[home], since_ms - CLOCK_SLACK_MS)
+            for messages in self._reader.read([replace(held[home], start=start)]):
+                for message in messages:
+                    value = message.value()
+                    named = (message.key() or b"").lower() == request_id.encode()
+                    if named and value and self._answers(value):
+                        return value
         return None
 
     def close(self) -> None:
@@ -56,6 +59,6 @@ class LoggedAnswers:
 
     def _answers(self, value: bytes) -> bool:
         try:
-            return bool(self._read(value)[fields.STATUS] != _FAILED)
+            return bool(self.read(value)[fields.STATUS] != _FAILED)
         except UnavailableError:
             return False
