@@ -1,6 +1,7 @@
 """The same UUID again gives the same bytes, from whichever process, and the log has it once."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ def test_a_second_one_waits_for_the_first_ones_record(
             here, there = pool.submit(predictor.ask, **body), pool.submit(other.ask, **body)
             conflict = pool.submit(predictor.ask, **{**body, "inputs": {"amount": 7}})
             while len(held) < 2:  # the refusal of the other body is sent
-                pass
+                time.sleep(0.002)
             assert not (here.done() or there.done() or first.done())
         for send in held:
             send()
@@ -275,4 +276,4 @@ def test_when_claims_cannot_be_made_nobody_is_answered(
 
 def until_marked(shop: Shop, request_id: str) -> None:
     while not (shop.redis.get(claim_key(shop, request_id)) or b"").startswith(b"L"):
-        pass
+        time.sleep(0.002)
