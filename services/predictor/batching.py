@@ -4,8 +4,9 @@
    event loop has read are queued together, so that the worker does not start with the first of them alone.
 2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go and encodes it.
 3. It sends every record to the log, whether or not its caller still waits.
-4. What was asked before gets the answer of before (``repeats``). Else a request is answered when the broker has acknowledged its record. An answer that could not be logged is not
-   given. The event loop is woken once for all that are acknowledged together.
+4. What was asked before gets the answer of before (``repeats.py``). Else a request is answered when the broker has
+   acknowledged its record. An answer that could not be logged is not given. The event loop is woken once for all that
+   are acknowledged together.
 5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED.
 """
 
@@ -176,7 +177,6 @@ class HttpBatches:
 
     def again(self, one: _Waiting) -> None:
         """Take a request as if it had just come: its answer of before is gone."""
-        one.sent = False
         self._waiting.put(one)
 
     def refuse_other(self, one: _Waiting, reason: str) -> None:
@@ -205,6 +205,8 @@ class HttpBatches:
             taken = self._take()
             going = None not in taken
             waiting = [one for one in taken if one is not None]
+            for one in waiting:
+                one.sent = False  # one that is taken again was answered from before, in vain
             try:
                 self._predict(
                     self._repeats.first([one for one in waiting if one.refusal is None and not one.late])

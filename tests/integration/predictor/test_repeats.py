@@ -227,6 +227,27 @@ def test_killed_between_the_claim_and_its_mark(
     shop.log(1)
 
 
+def test_a_claim_in_doubt_that_goes_away_leaves_a_new_request(shop: Shop, predictor: Running) -> None:
+    """Another process had claimed it, and drops the claim, as its record was never sent."""
+    bodies = [{**GOOD, "request_id": new_id()} for _ in range(12)]
+    for body in bodies:
+        assert predictor.ask(**body).status_code == 200
+    for body in bodies[:-1]:
+        until_marked(shop, body["request_id"])
+        key = claim_key(shop, body["request_id"])
+        shop.redis.set(key, b"C" + shop.redis.get(key)[1:], ex=3_600)
+    with ThreadPoolExecutor(1) as pool:
+        rows = pool.submit(predictor.http.post, BULK, json=bodies)
+        time.sleep(0.3)
+        assert not rows.done()
+        shop.redis.delete(*(claim_key(shop, body["request_id"]) for body in bodies[:-1]))
+        lines = rows.result().text.splitlines()
+    assert ['"status":"ANSWERED"' in line for line in lines] == [True] * 12
+    log = shop.log(12 + 11)
+    assert [len(log[body["request_id"]]) for body in bodies] == [2] * 11 + [1]
+    assert {record["status"] for records in log.values() for record in records} == {"ANSWERED"}
+
+
 def test_what_was_never_sent_is_a_new_request(shop: Shop, predictor: Running) -> None:
     body = {**GOOD, "request_id": new_id()}
     predictor.predictor._producer._max_in_flight = 0  # type: ignore[union-attr]
