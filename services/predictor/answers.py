@@ -14,6 +14,8 @@ from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 from driftline.project import ModelDeclaration
 from driftline.serving.rack import ModelRack
 
+#: On an answer that was given before; its value is "true".
+REPEATED_HEADER = "Idempotent-Replay"
 _EPOCH = datetime(1970, 1, 1)
 _STATUS = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
 

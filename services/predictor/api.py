@@ -14,9 +14,10 @@ from driftline.runtime.errors import DriftlineError, RefusedError, UnavailableEr
 from driftline.runtime.http import read_json
 from driftline.runtime.logging import get_logger, log_context
 from driftline.runtime.problem import field_errors, problem, problem_of, problem_responses
+from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.rack import ModelRack
 from driftline.serving.request_values import WrongValueError, read_instant_us
-from services.predictor.answers import Answers, models_of
+from services.predictor.answers import REPEATED_HEADER, Answers, models_of
 from services.predictor.batching import HttpBatches, Record
 from services.predictor.bulk import JSON_LINES, RowReader, answer_lines, split_rows
 from services.predictor.documentation import (
@@ -156,20 +157,19 @@ async def _settled(
     with log_context(request_id=read.id):
         if unreadable is not None or read.mistakes:
             return await _refuse(batches, read, unreadable)
-        return await _predicted(batches, read.record, timeout_ms, answers)
+        return await _predicted(batches, read, timeout_ms, answers)
 
 
 async def _predicted(
-    batches: HttpBatches, request: Record, timeout_ms: int | None, answers: Answers | None
+    batches: HttpBatches, read: ReadRequest, timeout_ms: int | None, answers: Answers | None
 ) -> Response:
     """Predict a request and return its answer; ``answers`` is None where there is no such model."""
-    extensions = {"request_id": request[fields.REQUEST_ID]}
     try:
-        logged = await batches.predict(request, timeout_ms)
+        logged = await batches.predict(read.record, timeout_ms, brought=read.brought)
     except DriftlineError as error:
-        return problem_of(error, extensions)
+        return problem_of(error, {"request_id": read.id})
     if logged[fields.STATUS] == ANSWERED and answers is not None:
-        return Response(answers.json(logged), media_type="application/json")
+        return Response(answers.json(logged), headers=_told(logged), media_type="application/json")
     return unanswered(logged, known=answers is not None)
 
 
@@ -177,11 +177,15 @@ def unanswered(logged: Record, *, known: bool) -> Response:
     """Return the problem that a logged prediction without a score is to its caller."""
     error_text, extensions = logged[fields.ERROR], {"request_id": logged[fields.REQUEST_ID]}
     if logged[fields.STATUS] == _REFUSED:
-        if not known:
-            return problem(404, error_text, title="Unknown model", extensions=extensions)
-        return problem(422, error_text, title="Request refused", extensions=extensions)
+        status, title = (422, "Request refused") if known else (404, "Unknown model")
+        return problem(status, error_text, title=title, headers=_told(logged), extensions=extensions)
     _log.warning("prediction failed", error=error_text)
     return problem(503, error_text, title="Prediction failed", retry_after=1, extensions=extensions)
+
+
+def _told(logged: Record) -> dict[str, str]:
+    """Return the headers that tell of an answer of before."""
+    return {REPEATED_HEADER: "true"} if isinstance(logged, RepeatedRecord) else {}
 
 
 async def _refuse(batches: HttpBatches, read: ReadRequest, unreadable: RefusedError | None) -> Response:
@@ -192,7 +196,7 @@ async def _refuse(batches: HttpBatches, read: ReadRequest, unreadable: RefusedEr
         str(unreadable) if unreadable else "; ".join(f"{name}: {reason}" for name, reason in mistakes[:5])
     )
     try:
-        await batches.refuse(read.record, detail)
+        extensions["request_id"] = await batches.refuse(read.record, detail, brought=read.brought)
     except DriftlineError as error:
         return problem_of(error, extensions)
     if unreadable is not None:

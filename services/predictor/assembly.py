@@ -19,6 +19,7 @@ from driftline.contracts.project_schemas import (
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS, event_partitions
 from driftline.features.online import OnlineStore
+from driftline.features.store_connection import ReadConnection
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
@@ -46,11 +47,10 @@ from services.predictor.incident_reports import IncidentReports
 from services.predictor.live import live_routes
 from services.predictor.live_feed import LiveFeed
 from services.predictor.pipeline import SERVICE, PredictorPipeline
+from services.predictor.repeats_assembly import DELIVERY_SHARE, repeats_of, topic_repeats_of
 from services.predictor.settings import PredictorSettings
 
 _log = get_logger(__name__)
-#: Of the deadline, the part that the broker has to acknowledge: the caller hears "not logged" rather than nothing.
-_DELIVERY_SHARE = 0.8
 
 
 class Predictor:
@@ -154,6 +154,8 @@ class Predictor:
             self._bounded.close()
         if self._producer is not None and (left := self._producer.close()):
             _log.warning("stopped with unacknowledged predictions; their callers were told", count=left)
+        if self._state.batches is not None:
+            self._state.batches.close_repeats()
         self._registry.close()
         self._watch.close()
 
@@ -161,14 +163,15 @@ class Predictor:
         settings = self._settings
         self._producer = AcknowledgedProducer(
             settings.kafka_config(),
-            delivery_seconds=settings.deadline_seconds * _DELIVERY_SHARE,
+            delivery_seconds=settings.deadline_seconds * DELIVERY_SHARE,
             linger_ms=0,  # a batch of requests is sent at once; whatever comes meanwhile is the next
             requests_in_flight=1,
             health=self._health,
             on_fatal=lambda _reason: os.kill(os.getpid(), signal.SIGTERM),
         )
+        repeats, reads = repeats_of(settings, self._project, self._topics, self._registry.schema)
         # A connection of its own: the stream's large reads do not hold up a caller's small one.
-        store, models = self._connect_store(), self._project.models.values()
+        store, models = self._connect_store(reads), self._project.models.values()
         if BoundedReads.wanted(models):
             self._bounded = BoundedReads(store, models)
         self._state.batches = HttpBatches(
@@ -181,6 +184,7 @@ class Predictor:
             log=self._topics.predictions,
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
+            repeats=repeats,
         )
         self._reports = IncidentReports(
             self._project,
@@ -201,6 +205,7 @@ class Predictor:
         settings, topics = self._settings, self._topics
         assert self._encoder is not None  # noqa: S101
         consumer, sink = transactional_member(settings, topics, [topics.prediction_requests], service=SERVICE)
+        repeats = topic_repeats_of(settings, self._project, topics, self._registry.schema)
         pipeline = PredictorPipeline(
             self.engine,
             BatchDecoder(prediction_request_schema(self._project), self._registry.schema),
@@ -209,11 +214,14 @@ class Predictor:
             log=topics.predictions,
             ceiling=settings.ceiling(),
             look_after=self._look_after,
+            repeats=repeats,
         )
         try:
             run_pipeline(consumer, Overlapped(pipeline), stop=stop, health=self._health, until=until)
         finally:
             sink.close()
+            if repeats is not None:
+                repeats.close()
 
     def _look_after(self) -> None:
         """Follow the active models and the views that are filled; report models and store."""
@@ -235,9 +243,9 @@ class Predictor:
         else:
             self._health.set("store", ready=True)
 
-    def _connect_store(self) -> OnlineStore:
+    def _connect_store(self, connection: ReadConnection | None = None) -> OnlineStore:
         return OnlineStore(
-            self._settings.redis_url,
+            connection or self._settings.redis_url,
             prefix=self._topics.prefix,
             project=self._project,
             partitions=event_partitions(self._topics, self._project),

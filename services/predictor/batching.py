@@ -3,8 +3,9 @@
 1. A request waits in the queue, bounded; a full queue refuses with BackpressureError.
 2. The worker thread takes what waits (at most ``max_batch``), predicts it in one go and encodes it.
 3. It sends every record to the log, whether or not its caller still waits.
-4. A request is answered when the broker has acknowledged its record. An answer that could not be logged is not
-   given. The event loop is woken once for all that are acknowledged together.
+4. What was asked before gets the answer of before (``repeats.py``). Else a request is answered when the broker has
+   acknowledged its record. An answer that could not be logged is not given. The event loop is woken once for all that
+   are acknowledged together.
 5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED. Where
    its model can do without the feature store, part of that time is all that reading features may take.
 """
@@ -12,7 +13,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,17 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.project import InputType, Project
+from driftline.runtime import metrics
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.ids import new_id
 from driftline.runtime.logging import get_logger
+from driftline.serving.claimed_reads import ClaimsFoundError
+from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rows import RequestRows
 from driftline.serving.service_levels import ServiceLevels
+from services.predictor.each_anew import EachAnew
 from services.predictor.zero_wait_queue import ZeroWaitQueue, call
 
 _log = get_logger(__name__)
@@ -41,13 +47,16 @@ Record = dict[str, Any]
 class _Waiting:
     """A request and its caller, who may have said how long it waits."""
 
-    __slots__ = ("_alarm", "_until", "answer", "loop", "refusal", "request", "sent", "timeout_ms")
+    __slots__ = ("_alarm", "_until", "answer", "brought", "loop", "refusal", "request", "sent", "timeout_ms")
 
-    def __init__(self, request: Record, refusal: str | None, timeout_ms: int | None) -> None:
+    def __init__(
+        self, request: Record, refusal: str | None, timeout_ms: int | None, *, brought: bool
+    ) -> None:
         self.request = request
+        self.brought = brought  # the UUID, by the caller
         self.refusal = refusal
         self.timeout_ms = timeout_ms
-        self.sent = False  # to the log; of the worker alone
+        self.sent = False  # to the log, or answered from before
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Record] = self.loop.create_future()
         self._until: float | None = None
@@ -104,6 +113,7 @@ class HttpBatches:
         log: str,
         max_batch: int,
         max_waiting: int,
+        repeats: EachAnew | None = None,
     ) -> None:
         self._engine = engine
         self._codec = RecordCodec(schema)
@@ -116,17 +126,25 @@ class HttpBatches:
             default=0.0,
         )
         self._topic = log
+        self._repeats = repeats or EachAnew()
+        self._repeats.start(self)
         self._waiting = ZeroWaitQueue(
             self._work, items="predictions", max_batch=max_batch, max_waiting=max_waiting
         )
 
-    async def predict(self, request: Record, timeout_ms: int | None = None) -> Record:
+    async def predict(
+        self, request: Record, timeout_ms: int | None = None, *, brought: bool = True
+    ) -> Record:
         """Return the logged prediction of a request, as a record (times in microseconds).
+
+        That of before, a RepeatedRecord, where the request was asked before.
 
         Parameters
         ----------
         timeout_ms
             How long the caller waits; without it, as long as the service lets it.
+        brought
+            Whether the UUID is the caller's; one that was made here cannot have been asked before.
 
         Raises
         ------
@@ -137,7 +155,7 @@ class HttpBatches:
         """
         begun, model = time.perf_counter(), request[fields.MODEL]
         try:
-            logged = await self._queue(request, None, timeout_ms)
+            logged = await self._queue(_Waiting(request, None, timeout_ms, brought=brought))
         except DriftlineError:
             self._levels.failed(model)
             raise
@@ -146,35 +164,54 @@ class HttpBatches:
             self._levels.answered(model, time.perf_counter() - begun, degraded=degraded)
         elif logged[fields.STATUS] == _FAILED:
             self._levels.failed(model)
+        if isinstance(logged, RepeatedRecord):
+            metrics.PREDICTIONS_REPEATED.labels(HTTP).inc()
         return logged
 
-    async def refuse(self, request: Record, error: str) -> None:
-        """Log a request that is refused before it can be tried; returns once the log has it."""
-        await self._queue(request, error, None)
+    async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
+        """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
+        logged = await self._queue(_Waiting(request, error, None, brought=brought))
+        return str(logged[fields.REQUEST_ID])
 
     def close(self) -> None:
         """Predict what waits, then stop."""
         self._waiting.close()
 
-    def _queue(
-        self, request: Record, refusal: str | None, timeout_ms: int | None
-    ) -> "asyncio.Future[Record]":
+    def close_repeats(self) -> None:
+        """Keep the answers that were given; for after the log's last acknowledgement."""
+        self._repeats.close()
+
+    def again(self, one: _Waiting) -> None:
+        """Take a request as if it had just come: its answer of before is gone."""
+        self._waiting.put_again(one)
+
+    def refuse_other(self, one: _Waiting, reason: str) -> None:
+        """Log a request whose UUID is another one's as refused, under a UUID of its own, and tell its caller."""
+        one.request, one.brought = {**one.request, fields.REQUEST_ID: new_id()}, False
+        self._send(list(zip([one], self._engine.refused(self._rows([one]), HTTP, reason), strict=True)), None)
+
+    def _queue(self, waiting: _Waiting) -> "asyncio.Future[Record]":
         self._waiting.admit()  # (1)
-        waiting = _Waiting(request, refusal, timeout_ms)
         self._waiting.put(waiting, waiting.loop)
         return waiting.answer
 
     def _work(self, waiting: Sequence[_Waiting]) -> None:
+        for one in waiting:
+            one.sent = False  # one that is taken again was answered from before, in vain
         try:
-            for some, within in self._by_hurry([one for one in waiting if one.refusal is None]):
-                self._predict([one for one in some if not one.late], within)  # (2)
+            first = self._repeats.first([one for one in waiting if one.refusal is None and not one.late])
+            for some, within in self._by_hurry(first):
+                for same in _by_model(some):
+                    asked = [one for one in same if not one.late]
+                    self._repeats.want(asked)
+                    self._predict(asked, within)  # (2)
             self._log_untried([one for one in waiting if not one.sent])
         except Exception as error:  # noqa: BLE001 - whatever happens, the thread goes on and nobody waits in vain
             fault = _fault(waiting, error)
             for one in waiting:
-                call(one.loop, partial(one.settle, {}, fault, fault))
+                call(one.loop, partial(self._repeats.settle, one, {}, b"", fault, fault))
 
-    def _by_hurry(self, taken: list[_Waiting]) -> Iterator[tuple[list[_Waiting], float]]:
+    def _by_hurry(self, taken: Sequence[_Waiting]) -> Iterator[tuple[Sequence[_Waiting], float]]:
         """Yield those who leave less time than features may take, then the others, with the seconds for features."""
         left = [one.seconds_left * _READING_SHARE for one in taken] if self._longest_wait else []
         if min(left, default=math.inf) >= self._longest_wait:
@@ -191,6 +228,9 @@ class HttpBatches:
         failure: DriftlineError | None = None
         try:
             predictions = self._engine.predict(requests, HTTP, within=within)
+        except ClaimsFoundError as found:
+            self._predict(self._repeats.answer(taken, found.claims), within)
+            return
         except UnavailableError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours: it is logged for each request, and each caller is told
@@ -204,6 +244,8 @@ class HttpBatches:
     def _log_untried(self, untried: Sequence[_Waiting]) -> None:
         """Log what was refused beforehand, and what nobody waits for any more (5)."""
         for one in untried:
+            if one.refusal is not None and self._repeats.was_asked(one):
+                one.request = {**one.request, fields.REQUEST_ID: new_id()}
             requests = self._rows([one])
             if one.refusal is not None:
                 (record,) = self._engine.refused(requests, HTTP, one.refusal)
@@ -214,16 +256,34 @@ class HttpBatches:
     def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
         """Send records to the log; each caller is told once its own is there."""
         # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
-        encoded = [(one, record, self._encode(record)) for one, record in made]
-        for one, record, value in encoded:
-            settle = partial(one.settle, record, failure)  # (4)
-            one.sent = True
+        framed = [(one, record, self._encode(record)) for one, record in made]
+        if failure is None:
             try:
-                if isinstance(value, BadMessageError):
-                    raise value
-                self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
-            except DriftlineError as error:
-                call(one.loop, partial(settle, error))
+                framed = list(self._repeats.claim(framed))
+            except UnavailableError as error:
+                callers = [one for one, _ in made]
+                failed = self._engine.failed(self._rows(callers), HTTP, str(error))
+                self._send(list(zip(callers, failed, strict=True)), error)
+                return
+        for one, record, value in framed:
+            self.send_framed(one, record, value, failure)
+
+    def send_framed(
+        self,
+        one: _Waiting,
+        record: Record,
+        value: bytes | BadMessageError,
+        failure: DriftlineError | None = None,
+    ) -> None:
+        """Send a record to the log; its caller is told once it is there."""
+        settle = partial(self._repeats.settle, one, record, value, failure)  # (4)
+        one.sent = True
+        try:
+            if isinstance(value, BadMessageError):
+                raise value
+            self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
+        except DriftlineError as error:
+            call(one.loop, partial(settle, error))
 
     def _encode(self, record: Record) -> bytes | BadMessageError:
         try:
@@ -233,6 +293,14 @@ class HttpBatches:
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)
+
+
+def _by_model(taken: Sequence[_Waiting]) -> Iterable[Sequence[_Waiting]]:
+    """Return requests model by model: each model's features, and with them its requests' claims, are one read."""
+    names = dict.fromkeys(one.request[fields.MODEL] for one in taken)
+    if len(names) < 2:
+        return [taken]
+    return [[one for one in taken if one.request[fields.MODEL] == name] for name in names]
 
 
 def _fault(taken: Sequence[_Waiting], error: Exception) -> UnavailableError:

@@ -65,9 +65,9 @@ class RowReader:
 
     def read(self, row: bytes, now_us: int) -> tuple[ReadRequest, RefusedError | None]:
         """Return the request that a row means, and why it cannot be read where it is not JSON."""
-        record = self._good.read(row, now_us)
-        if record is not None:
-            return ReadRequest(record=record, mistakes=()), None
+        good = self._good.read(row, now_us)
+        if good is not None:
+            return good, None
         body: Any = {}
         unreadable = None
         try:

@@ -7,6 +7,7 @@ import orjson
 
 from driftline.project import InputField, InputType, ModelDeclaration
 from driftline.serving.request_values import MAX_CALLER, MAX_KEY, MAX_TEXT
+from services.predictor.answers import REPEATED_HEADER
 from services.predictor.bulk import JSON_LINES, MAX_ROWS
 from services.predictor.requests import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 
@@ -15,7 +16,9 @@ Models answer here. An answer is sent after its record is in the log, under the 
 failures are logged as well, and their problem carries the `request_id`.
 
 **Retry with the same `request_id`** after `429`, `503` or a lost connection; wait the seconds in `Retry-After` first.
-The same request gets the same score.
+The same request gets the same answer, to the byte, with `Idempotent-Replay: true`; it is not scored or logged again. A
+`request_id` that comes with other entities, inputs or another event time is refused with `422`. Answers are kept for an
+hour unless the service is set otherwise.
 
 A caller that cannot wait says so in `X-Request-Timeout-Ms` and is answered `503` by then.
 """
@@ -71,7 +74,7 @@ def request_schema(model: ModelDeclaration) -> dict[str, Any]:
             "request_id": {
                 "type": ["string", "null"],
                 "format": "uuid",
-                "description": "UUID of the request; made where absent.",
+                "description": "UUID of the request; made where absent. The same one again gives the same answer.",
             },
             "event_time": _TIME,
             "caller": {
@@ -175,6 +178,12 @@ def answer_response(model: ModelDeclaration) -> dict[str, Any]:
     }
     return {
         "description": "The prediction, as it stands in the log.",
+        "headers": {
+            REPEATED_HEADER: {
+                "description": "`true` where the request was asked before: the answer is the one given then.",
+                "schema": {"type": "string", "enum": ["true"]},
+            }
+        },
         "content": {"application/json": {"schema": schema, "example": example}},
     }
 

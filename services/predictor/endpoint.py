@@ -13,13 +13,15 @@ from driftline.contracts import prediction_fields as fields
 from driftline.runtime.errors import DriftlineError
 from driftline.runtime.logging import log_context
 from driftline.runtime.problem import problem_of
+from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.request_values import WrongValueError
-from services.predictor.answers import Answers
+from services.predictor.answers import REPEATED_HEADER, Answers
 from services.predictor.api import ANSWERED, PredictorState, unanswered
 from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, read_timeout_ms
 
 _JSON = b"application/json"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
+_REPEATED = (REPEATED_HEADER.lower().encode(), b"true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,28 +56,30 @@ class QuickAnswers:
             await self._app(scope, receive, send)
             return
         message = await receive()  # the limits have read the whole body
-        request = model.bodies.read(message["body"], self._state.clock.now_us())
-        if request is None:
+        read = model.bodies.read(message["body"], self._state.clock.now_us())
+        if read is None:
             await self._app(scope, _again(message, receive), send)
             return
         scope["route"] = model
         try:
-            logged = await batches.predict(request, declared.timeout_ms)
+            logged = await batches.predict(read.record, declared.timeout_ms, brought=read.brought)
         except DriftlineError as error:
-            with log_context(request_id=request[fields.REQUEST_ID]):
-                response = problem_of(error, {"request_id": request[fields.REQUEST_ID]})
+            with log_context(request_id=read.id):
+                response = problem_of(error, {"request_id": read.id})
         else:
             if logged[fields.STATUS] == ANSWERED:
-                await send_json(model.answers.json(logged), send)
+                await send_json(model.answers.json(logged), send, isinstance(logged, RepeatedRecord))
                 return
-            with log_context(request_id=request[fields.REQUEST_ID]):
+            with log_context(request_id=read.id):
                 response = unanswered(logged, known=True)
         await response(scope, receive, send)
 
 
-async def send_json(body: bytes, send: Send) -> None:
-    """Send an answer that is there."""
+async def send_json(body: bytes, send: Send, repeated: bool = False) -> None:
+    """Send an answer that is there; ``repeated`` where it is one of before."""
     headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
+    if repeated:
+        headers.append(_REPEATED)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

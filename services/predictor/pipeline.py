@@ -1,4 +1,4 @@
-"""Requests from the topic to predictions in the log, exactly once: decode, predict, encode, commit."""
+"""Requests from the topic to predictions in the log, exactly once: decode, drop repeats, predict, encode, commit."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -14,6 +14,7 @@ from driftline.serving.predict import PredictionEngine
 from driftline.streaming.dead_letters import DeadLetterCeiling
 from driftline.streaming.kafka_sink import KafkaSink
 from driftline.streaming.partitions import Partition, PartitionBatch
+from services.predictor.topic_repeats import TopicRepeats
 
 SERVICE = "predictor"
 TOPIC = fields.CHANNELS[1]
@@ -32,6 +33,7 @@ class PredictorPipeline:
         log: str,
         ceiling: DeadLetterCeiling,
         look_after: Callable[[], None],
+        repeats: TopicRepeats | None = None,
     ) -> None:
         self._engine = engine
         self._decoder = decoder
@@ -40,6 +42,7 @@ class PredictorPipeline:
         self._log = log
         self._ceiling = ceiling
         self._look_after = look_after
+        self._repeats = repeats
 
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
         """Start where the group has committed."""
@@ -51,9 +54,15 @@ class PredictorPipeline:
         with metrics.STEP_SECONDS.labels("decode").time():
             decoded = self._decoder.decode([message.value() for message in messages])
         self._ceiling.check(total=len(messages), bad=len(decoded.bad))
-        predictions = self._engine.predict(decoded.table, TOPIC)
+        requests = decoded.table
+        if self._repeats is not None:
+            with metrics.STEP_SECONDS.labels("repeats").time():
+                requests = self._repeats.drop(requests, [messages[row] for row in decoded.rows.tolist()])
+        predictions = self._engine.predict(requests, TOPIC)
         with metrics.STEP_SECONDS.labels("encode").time():
             values = self._encoder.encode(predictions)
+        if self._repeats is not None:
+            self._repeats.release_failed(predictions)
         keys = predictions.column(fields.REQUEST_ID).to_pylist()
         bad = [(messages[row.index], row.error) for row in decoded.bad]
         return partial(self._commit, batches, keys, values, bad, self._sink.member())

@@ -43,10 +43,14 @@ Mistake = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
-    """A request as the log's columns hold it (times in microseconds, UTC), and the mistakes in its body."""
+    """A request as the log's columns hold it (times in microseconds, UTC), and the mistakes in its body.
+
+    ``brought`` says whether its UUID is the caller's; else it was made.
+    """
 
     record: dict[str, Any]
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Mistake, ...] = ()
+    brought: bool
 
     @property
     def id(self) -> str:
@@ -58,8 +62,9 @@ def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRe
     """Return the request that a JSON body means, with everything that is wrong with it."""
     reading = _Reading(body)
     declaration = project.models.get(model)
+    brought = reading.take(fields.REQUEST_ID, read_request_id)
     record = {
-        fields.REQUEST_ID: reading.take(fields.REQUEST_ID, read_request_id) or new_id(),
+        fields.REQUEST_ID: brought or new_id(),
         fields.MODEL: model[:_MAX_MODEL],
         fields.REQUESTED_AT: now_us,
         fields.EVENT_TIME: reading.take(fields.EVENT_TIME, read_instant, otherwise=now_us),
@@ -70,7 +75,7 @@ def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRe
     record.update(reading.entities(declaration))
     record.update(reading.inputs(declaration))
     reading.refuse_unknown(_KNOWN)
-    return ReadRequest(record=record, mistakes=tuple(reading.mistakes))
+    return ReadRequest(record=record, mistakes=tuple(reading.mistakes), brought=brought is not None)
 
 
 class GoodBodies:
@@ -104,8 +109,8 @@ class GoodBodies:
         }
         self._decode = msgspec.json.Decoder(_struct("Body", named)).decode
 
-    def read(self, body: bytes, now_us: int) -> dict[str, Any] | None:
-        """Return the record of the request that a body means; None where anything is wrong with it."""
+    def read(self, body: bytes, now_us: int) -> ReadRequest | None:
+        """Return the request that a body means; None where anything is wrong with it."""
         try:
             request_id, event_time, caller, entities, inputs = _values(self._decode(body))
             instant_us = now_us if event_time is None else read_instant(event_time)
@@ -123,7 +128,7 @@ class GoodBodies:
             record.update(zip(self._entities, _values(entities), strict=True))
         if inputs is not None:
             record.update(zip(self._inputs, _values(inputs), strict=True))
-        return record
+        return ReadRequest(record=record, brought=request_id is not None)
 
 
 _values = msgspec.structs.astuple

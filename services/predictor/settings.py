@@ -1,8 +1,10 @@
 """Settings of the predictor."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from driftline.streaming.settings import StreamSettings
+
+MIN_ANSWER_SECONDS = 60
 
 
 class PredictorSettings(StreamSettings):
@@ -33,3 +35,18 @@ class PredictorSettings(StreamSettings):
         validation_alias="DRIFTLINE_PREDICTOR_DEADLINE_SECONDS",
         description="Longest time for an HTTP answer; then 503",
     )
+    answer_seconds: int = Field(
+        default=3_600,
+        ge=0,
+        validation_alias="DRIFTLINE_ANSWER_SECONDS",
+        description="How long a request's UUID gives the answer of before, at least 60; 0: each time is a new one",
+    )
+
+    @field_validator("answer_seconds")
+    @classmethod
+    def _long_enough(cls, seconds: int) -> int:
+        if 0 < seconds < MIN_ANSWER_SECONDS:
+            raise ValueError(
+                f"0, or {MIN_ANSWER_SECONDS} and more: a record may be on its way for some seconds"
+            )
+        return seconds

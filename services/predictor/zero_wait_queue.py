@@ -56,6 +56,10 @@ class ZeroWaitQueue(Generic[Item]):
             loop.call_soon(self._put_read)
         self._read.append(item)
 
+    def put_again(self, item: Item) -> None:
+        """Queue an item that was worked on before; from any thread."""
+        self._waiting.put(item)
+
     def close(self) -> None:
         """Work on what waits, then stop."""
         self._closed = True

@@ -17,7 +17,7 @@ from driftline.features.joining import joined_values
 from driftline.features.keys import owner_key, parse_owner
 from driftline.features.layout import State, ViewLayout
 from driftline.features.read import ViewValues, read_state
-from driftline.features.store_connection import StoreConnection
+from driftline.features.store_connection import ReadConnection, StoreConnection
 from driftline.features.stored_views import StoredView, StoredViews
 from driftline.features.update import merge_parts
 from driftline.project.declaration import Project
@@ -66,7 +66,7 @@ class OnlineStore:
 
     def __init__(
         self,
-        client: redis.Redis | RedisServers | StoreConnection | str,
+        client: redis.Redis | RedisServers | ReadConnection | str,
         *,
         prefix: str,
         project: Project,

@@ -1,10 +1,11 @@
-"""One connection to the online store that reads in one round trip, without redis-py's pool around every command.
+"""One connection to the online store: a round trip for each command, without redis-py's pool around it.
 
 1. A command is sent and its reply read under a lock: replies never cross. Whoever waits for the lock as long as for a
    reply is told that the store does not answer: behind a slow one threads would wait for each other in turn.
 2. Whatever goes wrong between the two closes the connection, so no late reply is ever read as another's.
 3. A connection that was closed meanwhile (a restarted server, an idle one cut off) is opened again and asked once more:
-   reading twice harms nobody. A server that is too slow is not asked again, or callers would wait twice.
+   so a command must be one that does no harm twice. A server that is too slow is not asked again, or callers would wait
+   twice.
 4. A forked process opens a connection of its own: two that read from one socket would take each other's replies.
 """
 
@@ -12,7 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 import redis
@@ -20,8 +21,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
+class ReadConnection(Protocol):
+    """What reads blobs."""
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
+        ...
+
+
 class StoreConnection:
-    """Reads blobs for one thread at a time; connects on the first read.
+    """Runs commands for one thread at a time; connects on the first.
 
     Parameters
     ----------
@@ -45,11 +54,20 @@ class StoreConnection:
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys, None where there is none; raise redis.RedisError where that is not possible."""
-        words: Any = ("MGET", *keys)
-        command = hiredis.pack_command(words)
+        return cast("list[bytes | None]", self.command("MGET", *keys))
+
+    def command(self, *parts: Any) -> Any:
+        """Run a command that does no harm twice; return its reply as bytes, numbers and lists.
+
+        Raises
+        ------
+        redis.RedisError
+            The server does not answer, or answers with an error.
+        """
+        command = hiredis.pack_command(parts)
         lock = self._lock
         if not lock.acquire(timeout=self._timeout_seconds):  # 1.
-            raise redis.TimeoutError(f"other reads have waited for {self._timeout_seconds:g} s")
+            raise redis.TimeoutError(f"other commands have waited for {self._timeout_seconds:g} s")
         try:
             return self._ask(command)
         except redis.ConnectionError:  # 3.
@@ -57,11 +75,13 @@ class StoreConnection:
         finally:
             lock.release()
 
-    def _ask(self, command: bytes) -> list[bytes | None]:
+    def _ask(self, command: bytes) -> Any:
         connection = self._connection
         try:
             connection.send_packed_command([command], check_health=False)
-            return cast("list[bytes | None]", connection.read_response(disable_decoding=True))
+            return connection.read_response(disable_decoding=True)
+        except redis.ResponseError:  # a reply like any other
+            raise
         except BaseException:
             connection.disconnect()  # 2.
             raise

@@ -126,6 +126,11 @@ STORE_SECONDS = Histogram(
 
 # Predictions
 PREDICTIONS = Counter("driftline_predictions", "Predictions made.", ["model", "channel", "status"])
+PREDICTIONS_REPEATED = Counter(
+    "driftline_predictions_repeated",
+    "Requests that were asked before: answered as before, not logged again.",
+    ["channel"],
+)
 FEATURES_SERVED = Counter(
     "driftline_features_served", "Feature views served, by freshness.", ["view", "status"]
 )

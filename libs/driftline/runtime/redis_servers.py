@@ -94,6 +94,18 @@ class RedisServers:
             return cast("list[bytes | None]", self._single.mget(list(keys)))
         return cast("list[bytes | None]", self._connected().mget_nonatomic(list(keys)))
 
+    def pipeline(self) -> Any:
+        """Return a redis-py pipeline whose commands go to the servers that hold their keys; no atomic step.
+
+        Raises
+        ------
+        RedisError, RedisClusterException
+            The cluster does not say which those are (``ERRORS``); its ``execute`` does too.
+        """
+        if self._single is not None:
+            return self._single.pipeline(transaction=False)
+        return self._connected().pipeline()  # type: ignore[no-untyped-call]
+
     def moved(self) -> None:
         """Forget which node holds what: after an error it may be another one."""
         cluster, self._cluster = self._cluster, None

@@ -28,6 +28,7 @@ from driftline.runtime import metrics
 from driftline.runtime.errors import UnavailableError
 from driftline.runtime.logging import get_logger
 from driftline.serving.breaker import Breaker, BreakerState
+from driftline.serving.claimed_reads import ClaimsFoundError
 
 _log = get_logger(__name__)
 #: The first read that fails opens it: each further one would cost its callers the whole wait.
@@ -145,6 +146,9 @@ class BoundedReads:
             values = self._store.read(requests, as_of_us)
         except UnavailableError as error:
             breaker.failed(str(error))
+            raise
+        except ClaimsFoundError:  # it has answered
+            breaker.succeeded()
             raise
         if self._now() - begun > wait:
             breaker.failed(_late(wait))

@@ -38,15 +38,15 @@ def test_topic_and_http_give_the_same_bits_and_the_log_has_both(
         for number in range(40)
     ]
     shop.ask_topic(*requests)
-    answers = {request["request_id"]: ask_like(predictor, request) for request in requests}
+    answers = [ask_like(predictor, {**request, "request_id": new_id()}) for request in requests]
     log = shop.log(80)
     scores = set()
-    for request in requests:
-        records = {record["channel"]: record for record in log[request["request_id"]]}
-        topic, http, answer = records["TOPIC"], records["HTTP"], answers[request["request_id"]]
+    for request, answer in zip(requests, answers, strict=True):
+        (topic,), (http,) = log[request["request_id"]], log[answer["request_id"]]
+        assert (topic["channel"], http["channel"]) == ("TOPIC", "HTTP")
         assert bits(topic["score"]) == bits(http["score"]) == bits(answer["score"])
         scores.add(topic["score"])
-        own = {"channel", "requested_at", "predicted_at", "duration_us"}
+        own = {"request_id", "channel", "requested_at", "predicted_at", "duration_us"}
         assert {k: v for k, v in topic.items() if k not in own} == {
             k: v for k, v in http.items() if k not in own
         }
@@ -88,17 +88,17 @@ def test_the_batch_in_which_a_request_falls_changes_no_bit(
 ) -> None:
     shop.feed(payments)
     requests = [shop.request(customer=f"c{n % 9}", merchant=f"m{n % 5}", amount=n / 7) for n in range(60)]
-    alone = [ask_like(predictor, request)["score"] for request in requests]
+
+    def ask(request: dict[str, Any]) -> float:
+        score: float = ask_like(predictor, {**request, "request_id": new_id()})["score"]
+        return score
+
+    alone = [ask(request) for request in requests]
     with ThreadPoolExecutor(20) as pool:
-        together = list(
-            pool.map(lambda one: ask_like(predictor, {**one, "request_id": new_id()})["score"], requests)
-        )
+        together = list(pool.map(ask, requests))
     shop.ask_topic(*requests)
     log = shop.log(180)
-    streamed = [
-        next(record["score"] for record in log[request["request_id"]] if record["channel"] == "TOPIC")
-        for request in requests
-    ]
+    streamed = [log[request["request_id"]][0]["score"] for request in requests]
     assert [bits(one) for one in alone] == [bits(one) for one in together] == [bits(one) for one in streamed]
 
 

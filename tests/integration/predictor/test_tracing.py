@@ -12,6 +12,7 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.wire import frame
 from driftline.runtime.errors import RefusedError
 from driftline.runtime.ids import new_id
+from driftline.serving.predict import PredictionEngine
 from driftline.serving.tracing import Trace, trace_request
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
 
@@ -81,11 +82,15 @@ def test_values_that_the_events_do_not_give_are_told(
     assert [view.recomputed_equal for view in trace(shop, answer["request_id"]).views] == [False, False]
 
 
-def test_requests_that_were_asked_again_refused_or_never_made(shop: Shop, predictor: Running) -> None:
+def test_requests_that_were_asked_again_refused_or_never_made(
+    shop: Shop, predictor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entities = {"customer": "c1", "merchant": "m1"}
     old, new = str(uuid.uuid4()), new_id()
     for request_id in (old, new):
-        assert predictor.ask(request_id=request_id, entities={}).status_code == 422
+        with monkeypatch.context() as patch:
+            patch.setattr(PredictionEngine, "_score", None)  # it fails, and is logged as such
+            assert predictor.ask(request_id=request_id, entities=entities).status_code == 503
         assert predictor.ask(request_id=request_id, entities=entities).status_code == 200
         found = trace(shop, request_id)
         assert (found.prediction["status"], found.records) == ("ANSWERED", 2)

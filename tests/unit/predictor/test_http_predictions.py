@@ -109,7 +109,7 @@ class Service:
     log: Log
     codec: RecordCodec
     levels: ServiceLevels
-    incomplete: dict[str, str]
+    incomplete: dict[str, str] = field(default_factory=dict)
 
     def run(self, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
         """Play a story with a client."""

@@ -1,0 +1,44 @@
+"""A Lua script that a server is told once and then called by its hash."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError
+
+from driftline.runtime.redis_servers import RedisServers
+
+
+class Commands(Protocol):
+    """What runs commands on one server."""
+
+    def command(self, *parts: Any) -> Any:
+        """Run a command, and return its reply as bytes, numbers and lists."""
+        ...
+
+
+class OneOfSeveral:
+    """The server of a cluster that holds a key."""
+
+    def __init__(self, servers: RedisServers, key: str) -> None:
+        self._servers = servers
+        self._key = key
+
+    def command(self, *parts: Any) -> Any:
+        """Run a command there; raise redis.RedisError, or UnavailableError, where that is not possible."""
+        return self._servers.of(self._key).execute_command(*parts)
+
+
+class RedisScript:
+    """One script. It runs as one step: nothing else happens on the server meanwhile."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, server: Commands, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
+        """Run it with keys (``KEYS``) and arguments (``ARGV``); raise redis.RedisError where that fails."""
+        try:
+            return server.command("EVALSHA", self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:  # a server that is new, or was started again
+            return server.command("EVAL", self._text, len(keys), *keys, *arguments)

@@ -1,0 +1,111 @@
+"""Requests of the topic that were asked before are dropped: their answer is in the log, or comes there by its first asker.
+
+1. Each message is noted under its UUID with its place, before it is scored; the first place that is noted answers.
+2. A message that finds its own place was noted in a batch that was not committed: it is scored. So a kill between 1 and
+   the commit loses nothing, and the transaction answers it once.
+3. One that finds another place is dropped: the message there was answered, or will be, by 2.
+4. One that HTTP has answered is dropped. HTTP may be about to answer it, or have died before: it is waited for, and
+   then looked for in the log. What is not there is taken over.
+5. What FAILED is forgotten before the commit: asked again, it is tried again.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import Message
+
+from driftline.contracts import prediction_fields as fields
+from driftline.runtime import metrics
+from driftline.runtime.errors import UnavailableError
+from driftline.serving.claims import OVER_HTTP, Claim, Claims, place_of, raw_id
+from driftline.serving.logged_answers import LoggedAnswers
+from services.predictor.doubts import find_claimed
+
+TOPIC = fields.CHANNELS[1]
+_FAILED = fields.STATUSES[2]
+_POLL_SECONDS = 0.01
+_PATIENCE_SECONDS = 1.0
+
+
+class TopicRepeats:
+    """Tells new requests of the topic from repeated ones.
+
+    Parameters
+    ----------
+    delivery_seconds
+        How long a record of HTTP may take into the log at most.
+    """
+
+    def __init__(self, claims: Claims, log: LoggedAnswers, *, delivery_seconds: float) -> None:
+        self._claims = claims
+        self._log = log
+        self._delivery_seconds = delivery_seconds
+
+    def drop(self, requests: pa.RecordBatch, messages: Sequence[Message]) -> pa.RecordBatch:
+        """Return the requests that are new; ``messages`` are those that they came in.
+
+        Raises
+        ------
+        UnavailableError
+            Redis does not say, or HTTP is just answering one: the batch comes again.
+        """
+        ids = requests.column(fields.REQUEST_ID).to_pylist()
+        named = [(row, raw) for row, one in enumerate(ids) if (raw := raw_id(one)) is not None]
+        places = [place_of(messages[row].partition() or 0, messages[row].offset() or 0) for row, _ in named]
+        others = self._claims.first([raw for _, raw in named], places)  # (1)
+        if not others:
+            return requests
+        new = np.ones(len(ids), np.bool_)
+        new[[named[number][0] for number in others]] = False  # (3)
+        over_http = [number for number, place in others.items() if place == OVER_HTTP]
+        numbers = {ids[named[number][0]].lower(): number for number in over_http}
+        unanswered = self._not_answered(numbers)
+        if unanswered:
+            taken = [numbers[one] for one in unanswered]
+            self._claims.take([named[number][1] for number in taken], [places[number] for number in taken])
+            self._claims.drop(unanswered)
+            new[[named[number][0] for number in taken]] = True
+        metrics.PREDICTIONS_REPEATED.labels(TOPIC).inc(int((~new).sum()))
+        return requests.filter(pa.array(new))
+
+    def release_failed(self, predictions: pa.RecordBatch) -> None:
+        """Forget requests that could not be answered (5); raise UnavailableError where Redis does not answer."""
+        failed = predictions.filter(pc.equal(predictions.column(fields.STATUS), _FAILED))
+        if len(failed):
+            ids = [raw_id(one) for one in failed.column(fields.REQUEST_ID).to_pylist()]
+            self._claims.release([one for one in ids if one is not None])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._claims.close()
+        self._log.close()
+
+    def _not_answered(self, asked: Iterable[str]) -> list[str]:
+        """Return those of some requests of HTTP that nobody answers (4)."""
+        left, unanswered = list(asked), []
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while left:
+            claims = self._claims.look(left)
+            for request_id in tuple(left):
+                claim = claims.get(request_id)
+                if claim is not None and not claim.logged:
+                    claim = self._settled(request_id, claim)
+                    if claim is None:
+                        continue
+                left.remove(request_id)
+                if claim is None or not claim.logged:
+                    unanswered.append(request_id)
+            if left and time.monotonic() > until:
+                raise UnavailableError(f"request {left[0]} is just being answered over HTTP")
+            if left:
+                time.sleep(_POLL_SECONDS)
+        return unanswered
+
+    def _settled(self, request_id: str, claim: Claim) -> Claim | None:
+        """Return a claim as the log has it, or has not; None while its process may be about to log it."""
+        if self._claims.take_over(request_id, older_than_seconds=self._delivery_seconds):
+            return find_claimed(self._claims, self._log, request_id, claim)
+        return None
