@@ -1,9 +1,10 @@
 """What callers get: the log's record, told as JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import Any
 
 import orjson
@@ -89,24 +90,25 @@ class FeatureAnswers:
 
     def json(self, entities: Sequence[str], instants_us: Sequence[int], read: ViewValues) -> list[bytes]:
         """Return the answer's body for each row that was read: NaN is null."""
-        rows = zip(
-            *(entities, instants_us, read.age_us.tolist(), read.status.tolist(), read.values.tolist()),
-            strict=True,
-        )
-        return [orjson.dumps(self._answer(*row)) for row in rows]
+        head = {"view": self._view.name, "version": self._view.version}
+        told = zip(entities, instants_us, self.served(read), strict=True)
+        return [
+            orjson.dumps({**head, "entity": entity, "as_of": instant_text(instant_us), **served})
+            for entity, instant_us, served in told
+        ]
 
-    def _answer(
-        self, entity: str, instant_us: int, age_us: int, status: int, values: list[float]
-    ) -> dict[str, Any]:
-        return {
-            "view": self._view.name,
-            "version": self._view.version,
-            "entity": entity,
-            "as_of": instant_text(instant_us),
-            "age_ms": None if age_us < 0 else age_us // 1_000,
-            "status": _STATUS[status],
-            "values": dict(zip(self._names, values, strict=True)),
-        }
+    def served(self, read: ViewValues) -> Iterator[dict[str, Any]]:
+        """Yield for each row what is served: NaN is null in JSON; ``defaults`` names the values that are declared ones."""
+        defaulted = read.defaulted
+        rows = zip(read.age_us.tolist(), read.status.tolist(), read.values.tolist(), strict=True)
+        for row, (age_us, status, values) in enumerate(rows):
+            yield {
+                "version": self._view.version,
+                "age_ms": None if age_us < 0 else age_us // 1_000,
+                "status": _STATUS[status],
+                "values": dict(zip(self._names, values, strict=True)),
+                "defaults": [] if defaulted is None else list(compress(self._names, defaulted[row])),
+            }
 
 
 def models_of(declarations: Mapping[str, ModelDeclaration], rack: ModelRack) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from services.predictor.documentation import DESCRIPTION, TAGS
 from services.predictor.endpoint import QuickAnswers
 from services.predictor.feature_endpoint import QuickFeatures
 from services.predictor.feature_reads import FeatureReads
+from services.predictor.feature_rows import feature_rows_routes
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.live import live_routes
 from services.predictor.live_feed import LiveFeed
@@ -100,6 +101,7 @@ class Predictor:
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
+        self.app.include_router(feature_rows_routes(self._state))
         self._live = LiveFeed(
             settings.kafka_config(),
             self._topics.predictions,

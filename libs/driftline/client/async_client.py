@@ -16,14 +16,16 @@ from driftline.client.exchange import (
     Publication,
     Retries,
     Time,
+    feature_rows_exchange,
     features_exchange,
     no_answer,
     predict_exchange,
     read_answer,
+    read_feature_rows,
     read_features,
     read_prediction,
 )
-from driftline.client.results import EntityFeatures, PredictionAnswer, PublishResult
+from driftline.client.results import EntityFeatures, PredictionAnswer, PublishResult, ServedView
 from driftline.client.subscription import PredictionSubscription
 
 
@@ -76,6 +78,17 @@ class AsyncClient:
             caller=caller,
         )
         return read_prediction(await self._send(exchange))
+
+    async def features_of_many(
+        self,
+        views: Sequence[str],
+        entities: Sequence[Mapping[str, str]],
+        *,
+        as_of: datetime | str | None = None,
+    ) -> list[dict[str, ServedView]]:
+        """Return several views of many entities, each with the keys that the views need, as of one instant."""
+        exchange = feature_rows_exchange(self._predictor_url, views, entities, as_of)
+        return read_feature_rows(await self._send(exchange))
 
     async def features(
         self, view: str, entity: str, *, as_of: datetime | str | None = None

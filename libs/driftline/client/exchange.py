@@ -148,6 +148,25 @@ def features_exchange(predictor_url: str, view: str, entity: str, as_of: datetim
     return Exchange(method="GET", url=url)
 
 
+def feature_rows_exchange(
+    predictor_url: str,
+    views: Sequence[str],
+    entities: Sequence[Mapping[str, str]],
+    as_of: datetime | str | None,
+) -> Exchange:
+    """Return the request for several views of many entities."""
+    body: dict[str, Any] = {"views": list(views), "entities": [dict(one) for one in entities]}
+    if as_of is not None:
+        body["as_of"] = as_of if isinstance(as_of, str) else _aware(as_of).isoformat()
+    url = f"{needed(predictor_url, 'predictor_url')}/v1/features"
+    return Exchange(method="POST", url=url, body=_dump(body))
+
+
+def read_feature_rows(answer: Any) -> list[dict[str, ServedView]]:
+    """Return what was served of each entity, by view."""
+    return [{name: _served(view) for name, view in row["views"].items()} for row in answer["rows"]]
+
+
 def read_prediction(answer: Any) -> PredictionAnswer:
     """Return a prediction's answer."""
     return PredictionAnswer(
@@ -175,7 +194,11 @@ def read_features(answer: Any) -> EntityFeatures:
 
 def _served(view: Mapping[str, Any]) -> ServedView:
     return ServedView(
-        version=view["version"], status=view["status"], age_ms=view["age_ms"], values=view["values"]
+        version=view["version"],
+        status=view["status"],
+        age_ms=view["age_ms"],
+        values=view["values"],
+        defaults=tuple(view.get("defaults", ())),
     )
 
 

@@ -42,6 +42,8 @@ class ServedView:
     status: str
     age_ms: int | None
     values: Mapping[str, float | None]
+    #: The values that are declared defaults, served for want of others; told where features are read by themselves.
+    defaults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

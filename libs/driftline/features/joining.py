@@ -29,6 +29,7 @@ class _Plan:
     view: FeatureView
     places: tuple[NDArray[np.intp], ...]
     derived: tuple[tuple[int, Derived], ...]
+    defaults: bool
 
 
 #: By identity, for a declaration takes longer to hash than its blobs to read. Each plan holds its view, so no other one
@@ -46,17 +47,20 @@ def joined_values(view: FeatureView, read: ReadStored) -> ViewValues:
     others = [joined_values(one, read) for one in view.views]
     age_us = _age(view, parts, others)
     values = np.full((len(age_us), len(view.features)), np.nan)
+    defaulted = np.zeros(values.shape, np.bool_) if plan.defaults else None
     for part, places in zip(parts, plan.places, strict=True):
         values[:, places] = part.values
+        if defaulted is not None and part.defaulted is not None:
+            defaulted[:, places] = part.defaulted
     columns = {feature.name: values[:, place] for place, feature in enumerate(view.features)}
     for one, found in zip(view.views, others, strict=True):
         columns.update(zip(one.columns, found.values.T, strict=True))
     for place, derived in plan.derived:
-        result = evaluate(derived.expression, columns.__getitem__)
-        values[:, place] = (
-            result if derived.default is None else np.where(np.isnan(result), derived.default, result)
-        )
-    return ViewValues(values=values, age_us=age_us, status=_status(view, age_us, others))
+        values[:, place] = result = evaluate(derived.expression, columns.__getitem__)
+        if derived.default is not None and defaulted is not None:
+            defaulted[:, place] = np.isnan(result)
+            values[:, place] = np.where(np.isnan(result), derived.default, result)
+    return ViewValues(values=values, age_us=age_us, status=_status(view, age_us, others), defaulted=defaulted)
 
 
 def _age(view: FeatureView, parts: Sequence[ViewValues], others: Sequence[ViewValues]) -> NDArray[np.int64]:
@@ -86,6 +90,7 @@ def _plan(view: FeatureView) -> _Plan:
         view=view,
         places=tuple(np.array([place[one.name] for one in part.features], np.intp) for part in view.parts),
         derived=tuple((at, one) for at, one in enumerate(view.features) if isinstance(one, Derived)),
+        defaults=any(one.default is not None for one in view.features),
     )
     if len(_plans) >= _MOST_VIEWS:
         _plans.clear()

@@ -244,4 +244,4 @@ def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.
     read = read_state(layout, rows[entity[first]], instant[first])
     back = np.empty(len(order), np.intp)
     back[order] = np.cumsum(first) - 1
-    return ViewValues(values=read.values[back], age_us=read.age_us[back], status=read.status[back])
+    return read.take(back)

@@ -7,6 +7,7 @@ all else. ``last`` and ``time_since_last`` look at the newest event that the row
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,11 +51,24 @@ class ViewValues:
     status
         FRESH, STALE (older than the view's time-to-live) or MISSING (no events), whatever was served; DEGRADED where
         the store could not be asked.
+    defaulted
+        Which values are declared defaults, served for want of others, in the form of ``values``; None: none can be.
     """
 
     values: Floats
     age_us: Ints
     status: NDArray[np.uint8]
+    defaulted: NDArray[np.bool_] | None = None
+
+    def take(self, rows: NDArray[np.intp]) -> ViewValues:
+        """Return the values at these rows."""
+        defaulted = None if self.defaulted is None else self.defaulted[rows]
+        return ViewValues(
+            values=self.values[rows],
+            age_us=self.age_us[rows],
+            status=self.status[rows],
+            defaulted=defaulted,
+        )
 
 
 def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
@@ -159,17 +173,31 @@ def finalize(
         totals=totals, last_value=last_value, last_time=last_time, as_of_us=as_of_us, age_us=age
     )
     # Not np.copyto(where=isnan) on everything: most views declare no default.
+    defaulted = None
     if _has_defaults(layout):
-        values = np.where(np.isnan(values), layout.defaults, values)
+        defaulted = np.isnan(values) & _declared(layout)
+        values = np.where(defaulted, layout.defaults, values)
     status = _STATUS.take(missing)
     if layout.view.ttl_us is not None:
         stale = age > _ttl(layout)
         status[stale] = STALE
         if layout.view.on_stale is OnStale.DEFAULT:
             values[stale] = layout.defaults
+            if defaulted is not None:
+                defaulted[stale] = _declared(layout)
     for derivation in layout.derivations:
-        values[:, derivation.out] = _derived(derivation, values)
-    return ViewValues(values=values, age_us=age, status=status)
+        values[:, derivation.out] = found = _derived(derivation, values)
+        if not math.isnan(derivation.default):
+            defaulted = np.zeros(values.shape, np.bool_) if defaulted is None else defaulted
+            defaulted[:, derivation.out] = np.isnan(found)
+            values[:, derivation.out] = np.where(np.isnan(found), derivation.default, found)
+    return ViewValues(values=values, age_us=age, status=status, defaulted=defaulted)
+
+
+@lru_cache(maxsize=1024)
+def _declared(layout: ViewLayout) -> NDArray[np.bool_]:
+    """Tell which features that are aggregated have a default."""
+    return ~np.isnan(layout.defaults)
 
 
 @lru_cache(maxsize=1024)
@@ -183,8 +211,7 @@ def _has_defaults(layout: ViewLayout) -> bool:
 
 
 def _derived(derivation: Derivation, values: Floats) -> Floats:
-    found = evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
-    return np.where(np.isnan(found), derivation.default, found)
+    return evaluate(derivation.expression, lambda name: values[:, derivation.places[name]])
 
 
 def same_bits(left: Floats, right: Floats) -> NDArray[np.bool_]:

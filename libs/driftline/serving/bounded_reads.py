@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -180,4 +180,4 @@ def without_store(view: FeatureView, as_of_us: Instants) -> ViewValues:
 
     nothing = joined_values(view, stored)
     status = np.full(len(as_of_us), DEGRADED, np.uint8)
-    return ViewValues(values=nothing.values, age_us=nothing.age_us, status=status)
+    return replace(nothing, status=status)

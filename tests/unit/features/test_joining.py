@@ -207,3 +207,19 @@ def test_a_view_may_be_nothing_but_formulas_over_others() -> None:
 def test_mistakes_are_told_when_the_view_is_declared(changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replace(TRAFFIC, **changes)  # type: ignore[arg-type]
+
+
+def test_defaults_of_parts_and_of_formulas_are_told() -> None:
+    found = online(TRAFFIC, events_of([], [], []), "JFK", NOW_US)
+    assert found.defaulted is not None
+    named = [
+        one.name
+        for one, default in zip(TRAFFIC.features, found.defaulted[0].tolist(), strict=True)
+        if default
+    ]
+    assert named == ["arrivals_mean_delay_3h"]  # 0 by -1 is a number
+    still = events_of([], [], [{"airport": "JFK", "wind": 0.0, "at": NOW_US}])
+    calm = online(TRAFFIC, still, "JFK", NOW_US)
+    assert calm.defaulted is not None
+    assert calm.defaulted[0].tolist()[6], "a division by zero"
+    assert calm.values[0].tolist()[6] == 9.0

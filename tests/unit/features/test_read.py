@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.features import Aggregate, Feature, FeatureView, OnStale, count, mean
+from driftline.features import Aggregate, Feature, FeatureView, OnStale, count, derived, mean
+from driftline.features.derivations import Reference
 from driftline.features.layout import ViewLayout
 from driftline.features.read import FRESH, MISSING, STALE, read_state
 from driftline.features.update import merge
@@ -166,3 +167,36 @@ def test_absurd_instants_read_empty_windows() -> None:
     feed(layout, state, [one(HORIZON_S)])
     for as_of in (-(2**61), -1, 0, 2**61):
         assert read_state(layout, state, np.array([as_of])).values[0][0] == 0.0
+
+
+def test_declared_defaults_are_told_from_values_whatever_they_are_served_for() -> None:
+    view = FeatureView(
+        "defaults",
+        1,
+        SOURCE,
+        [
+            count().over("1m"),
+            mean("fare").over("1m").or_default(5.0),
+            mean("delay").over("1m"),
+            derived("ratio", Reference("mean_fare_1m") / Reference("mean_delay_1m")).or_default(0.0),
+        ],
+        ttl="5m",
+        on_stale=OnStale.DEFAULT,
+    )
+    layout = ViewLayout.of(view)
+    state = layout.empty(3)
+    feed(layout, state, [one(0), replace(one(0), place=1)])
+    read = read_state(layout, state, instants(30, 400, 30))
+    assert read.values[:, 1].tolist() == [5.0, 5.0, 5.0]  # computed, stale, without events
+    assert read.defaulted is not None
+    assert read.defaulted.tolist() == [
+        [False, False, False, True],
+        [False, True, False, True],
+        [False, True, False, True],
+    ]
+    assert read.take(np.array([1])).defaulted.tolist() == [[False, True, False, True]]  # type: ignore[union-attr]
+    plain = read_state(ViewLayout.of(EVERYTHING), ViewLayout.of(EVERYTHING).empty(1), instants(0))
+    assert plain.defaulted is not None
+    assert plain.defaulted.tolist() == [[one.default is not None for one in EVERYTHING.features]]  # type: ignore[union-attr]
+    none = ViewLayout.of(replace(view, features=[count().over("1m")]))
+    assert read_state(none, none.empty(1), instants(0)).defaulted is None

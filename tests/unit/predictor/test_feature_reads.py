@@ -1,6 +1,7 @@
 """Features over HTTP: plain requests take the short way, all others the route, and both say the same to the byte."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -29,6 +31,7 @@ from driftline.runtime.metrics import HTTP_SECONDS
 from services.predictor.api import FEATURES_PATH, PredictorState, predictor_routes
 from services.predictor.feature_endpoint import QuickFeatures
 from services.predictor.feature_reads import FeatureReads
+from services.predictor.feature_rows import MOST_VALUES, feature_rows_routes
 
 NOW_US = 1_750_000_000_000_000
 SHOP = load_project(Path(__file__).parents[2] / "e2e" / "shop")
@@ -81,6 +84,7 @@ def application(reads: FeatureReads, *, quick: bool, routes: bool = True) -> Fas
     app = create_app(title="test", service="test", health=Health("test", "test-0"))
     if routes:
         app.include_router(predictor_routes(state))
+        app.include_router(feature_rows_routes(state))
     if quick:
         app.user_middleware.append(Middleware(QuickFeatures, state=state))
     return app
@@ -282,3 +286,84 @@ def test_once_it_stops_it_says_so(store: Store) -> None:
             get(application(reads, quick=True), "/v1/features/customer_payments/c1")
         )
     assert (status, b"stopping" in body) == (503, True)
+
+
+def ask_rows(reads: FeatureReads, **body: Any) -> httpx.Response:
+    """Ask for several views of many entities."""
+
+    async def story() -> httpx.Response:
+        transport = httpx.ASGITransport(application(reads, quick=True), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/v1/features", json=body)
+
+    return asyncio.run(story())
+
+
+def test_many_entities_are_read_together_and_as_one_by_one(store: Store) -> None:
+    rows = [
+        {"customer": "c1", "merchant": "m1"},
+        {"customer": "nobody", "merchant": "a/b"},
+        {"customer": "x~y", "merchant": ","},
+    ]
+    with reading(store) as reads:
+        answer = ask_rows(reads, views=["lanes", "customer_payments"], entities=rows)
+        assert len(store.batches) == 1, "one round trip"
+        alone = [
+            asyncio.run(get(application(reads, quick=True), f"/v1/features/{path}"))[2]
+            for path in ("lanes/c1,m1", "customer_payments/nobody")
+        ]
+    assert answer.status_code == 200
+    told = answer.json()
+    assert [row["entities"] for row in told["rows"]] == rows
+    one, other = (json.loads(body) for body in alone)
+    assert told["as_of"] == one["as_of"]
+    for single, row in ((one, 0), (other, 1)):
+        served = told["rows"][row]["views"][single["view"]]
+        assert served == {key: single[key] for key in ("version", "age_ms", "status", "values", "defaults")}
+    assert [row["views"]["lanes"]["status"] for row in told["rows"]] == ["fresh", "missing", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "complaint"),
+    [
+        (
+            {"views": ["lanes"], "entities": [{"customer": "c1"}]},
+            422,
+            "body.entities.0.merchant: is missing; the views need it",
+        ),
+        (
+            {"views": ["customer_payments"], "entities": [{"customer": "c1", "shop": "s"}]},
+            422,
+            "body.entities.0.shop: no view needs it; they need customer",
+        ),
+        ({"views": ["nothing"], "entities": [{}]}, 404, "no feature view is named 'nothing'"),
+        ({"views": [], "entities": [{}]}, 422, "views"),
+        ({"views": ["customer_payments"], "entities": []}, 422, "entities"),
+        (
+            {"views": ["customer_payments"], "entities": [{"customer": "c1"}], "as_of": "soon"},
+            422,
+            "body.as_of",
+        ),
+        ({"views": ["customer_payments"], "entities": [{"customer": 1}]}, 422, "customer"),
+    ],
+)
+def test_what_is_wrong_with_many_is_told_by_its_place(
+    store: Store, body: dict[str, Any], status: int, complaint: str
+) -> None:
+    with reading(store) as reads:
+        answer = ask_rows(reads, **body)
+    assert (answer.status_code, complaint in answer.json()["detail"]) == (status, True), answer.text
+    assert store.batches == []
+
+
+def test_no_call_holds_up_others_for_long_nor_reads_what_is_being_filled(store: Store) -> None:
+    rows = [{"customer": str(row), "merchant": "m"} for row in range(1_000)]
+    many = {f"v{number}": replace(LANES, name=f"v{number}") for number in range(11)}
+    with pytest.MonkeyPatch.context() as patch, reading(store) as reads:
+        for name, view in many.items():
+            patch.setitem(VIEWS, name, view)
+        answer = ask_rows(reads, views=list(many), entities=rows)
+        assert f"more than {MOST_VALUES:,}" in answer.json()["detail"]
+        patch.setattr(reads, "_incomplete", lambda: {"lanes@1": "it is being filled (43%)"})
+        assert ask_rows(reads, views=["lanes"], entities=rows[:1]).status_code == 503
+    assert store.batches == []
