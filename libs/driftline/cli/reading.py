@@ -136,7 +136,10 @@ def get(
         echo_json(answer)
         return
     title = f"{answer['view']}@{answer['version']} of {entity} as of {answer['as_of']}, {answer['status']}"
-    _print_values(Console(), title, answer["age_ms"], answer["values"])
+    console = Console()
+    _print_values(console, title, answer["age_ms"], answer["values"])
+    if answer["defaults"]:
+        console.print(f"    declared defaults: {', '.join(answer['defaults'])}", style="dim", highlight=False)
 
 
 def trace(
