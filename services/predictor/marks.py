@@ -12,8 +12,8 @@ from driftline.serving.claims import Claims
 
 _log = get_logger(__name__)
 #: So long marks are gathered, so many go out at once.
-_GATHER_SECONDS = 0.002
-_MOST = 256
+_GATHER_SECONDS = 0.01
+_MOST = 1_000
 
 #: A request's id, its framed record, and whether the log has it (None: it never got there).
 _Mark: TypeAlias = tuple[str, bytes, bool | None]
