@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
@@ -267,6 +267,13 @@ class FeatureView:
     def views(self) -> tuple[FeatureView, ...]:
         """The views that it joins."""
         return tuple(one for one in self.joins if isinstance(one, FeatureView))
+
+    def with_sources(self, change: Callable[[Source], Source]) -> FeatureView:
+        """Return the view with each source changed, those of the views that it joins too."""
+        joins = [
+            one.with_sources(change) if isinstance(one, FeatureView) else change(one) for one in self.joins
+        ]
+        return replace(self, source=change(self.source), joins=joins)
 
     @property
     def aggregated(self) -> tuple[Feature, ...]:

@@ -32,15 +32,11 @@ def with_codes(
     views: Mapping[str, FeatureView], lists: Mapping[str, CodeListSection]
 ) -> dict[str, FeatureView]:
     """Return views that know which of their events' fields are coded."""
-    return {name: _with_codes(view, lists) for name, view in views.items()}
 
+    def coded(source: Source) -> Source:
+        return replace(source, codes=_coded(source.event_type, lists))
 
-def _with_codes(view: FeatureView, lists: Mapping[str, CodeListSection]) -> FeatureView:
-    def coded(one: Source) -> Source:
-        return replace(one, codes=_coded(one.event_type, lists))
-
-    joins = [_with_codes(one, lists) if isinstance(one, FeatureView) else coded(one) for one in view.joins]
-    return replace(view, source=coded(view.source), joins=joins)
+    return {name: view.with_sources(coded) for name, view in views.items()}
 
 
 def codes_of_input(name: str, lists: Mapping[str, CodeListSection]) -> CodeList | None:

@@ -15,15 +15,11 @@ def with_tables(
 ) -> dict[str, FeatureView]:
     """Return views that know which of their sources are tables."""
     tables = {name for name, event_type in event_types.items() if event_type.table}
-    return {name: _laid(view, tables) for name, view in views.items()} if tables else dict(views)
 
-
-def _laid(view: FeatureView, tables: set[str]) -> FeatureView:
     def laid(source: Source) -> Source:
         return replace(source, table=source.event_type in tables)
 
-    joins = [_laid(one, tables) if isinstance(one, FeatureView) else laid(one) for one in view.joins]
-    return replace(view, source=laid(view.source), joins=joins)
+    return {name: view.with_sources(laid) for name, view in views.items()} if tables else dict(views)
 
 
 def table_mistakes(

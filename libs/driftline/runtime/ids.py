@@ -1,8 +1,13 @@
 """Identifiers: UUID version 7 (RFC 9562), which sort by the time of their making."""
 
+import re
 import uuid
 
 import uuid_utils
+
+#: What a request may be called: a UUID with its dashes, in either case. For Python's and for Arrow's expressions.
+UUID_PATTERN = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+_is_uuid = re.compile(UUID_PATTERN).fullmatch
 
 
 def new_id() -> str:
@@ -17,6 +22,15 @@ def parse_id(text: str) -> str:
     '0190a6c5-7b2e-7c11-8000-0123456789ab'
     """
     return str(uuid.UUID(text))
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether a text is a UUID with its dashes.
+
+    >>> is_uuid("0190A6C5-7b2e-7c11-8000-0123456789ab"), is_uuid("0190a6c57b2e7c1180000123456789ab")
+    (True, False)
+    """
+    return _is_uuid(text) is not None
 
 
 def id_time_ms(text: str) -> int | None:

@@ -8,7 +8,6 @@ A message of the topic that comes again, because its batch was not committed, fi
 hashes, one for each span as long as a claim is kept; the newest two are read, so they are known for one to two spans.
 """
 
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, cast
 from driftline.features.store_connection import StoreConnection
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import UnavailableError
-from driftline.runtime.ids import id_time_ms
+from driftline.runtime.ids import id_time_ms, is_uuid
 from driftline.runtime.redis_script import Commands, OneOfSeveral
 from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 from driftline.serving.claim_scripts import CLAIM, FIRST, KEEP, TAKE_OVER
@@ -31,7 +30,6 @@ _SLACK_SECONDS = 60
 #: Where the first asker of a request is: a partition and an offset of the request topic, or HTTP.
 _PLACE = struct.Struct(">IQ")
 OVER_HTTP = b"\xff" * _PLACE.size
-_is_uuid = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +235,7 @@ def raw_id(request_id: str) -> bytes | None:
     >>> raw_id("0190A6C5-7b2e-7c11-8000-0123456789ab").hex(), raw_id("0190a6c57b2e7c1180000123456789ab")
     ('0190a6c57b2e7c1180000123456789ab', None)
     """
-    return bytes.fromhex(request_id.replace("-", "")) if _is_uuid(request_id) else None
+    return bytes.fromhex(request_id.replace("-", "")) if is_uuid(request_id) else None
 
 
 def place_of(partition: int, offset: int) -> bytes:

@@ -5,7 +5,6 @@ fields and assembling the log's records differ between the two, never a value.
 """
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,6 +28,7 @@ from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError, UnavailableError
+from driftline.runtime.ids import UUID_PATTERN, is_uuid
 from driftline.serving.arms import LoadedArm
 from driftline.serving.bounded_reads import Asked, BoundedReads, FeatureReader
 from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
@@ -37,8 +37,6 @@ from driftline.serving.request_values import FUTURE_US
 from driftline.serving.rows import RequestRows
 from driftline.serving.succession import Change, Inputs, Share, score_in_turn
 
-_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-_is_uuid = re.compile(_UUID).fullmatch
 _STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing", DEGRADED: "degraded"}
 
 #: Requests in either form.
@@ -329,8 +327,8 @@ def _nameless(requests: Requests) -> NDArray[np.bool_]:
     """Tell which requests have no UUID."""
     if isinstance(requests, RequestRows):
         ids = requests.column(fields.REQUEST_ID).to_pylist()
-        return np.array([_is_uuid(one) is None for one in ids], np.bool_)
-    valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), f"^{_UUID}$")
+        return np.array([not is_uuid(one) for one in ids], np.bool_)
+    valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), f"^{UUID_PATTERN}$")
     nameless: NDArray[np.bool_] = ~valid.to_numpy(zero_copy_only=False)
     return nameless
 

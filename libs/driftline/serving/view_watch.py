@@ -41,11 +41,11 @@ class ViewWatch:
             self._servers.moved()
             return
         stored = incomplete_views(standings)
-        found = {
-            view.ref: next(stored[part.ref] for part in view.stored if part.ref in stored)
-            for view in self._project.views.values()
-            if any(part.ref in stored for part in view.stored)
-        }
+        found: dict[str, str] = {}
+        for view in self._project.views.values():
+            for part in view.stored:
+                if part.ref in stored:
+                    found.setdefault(view.ref, stored[part.ref])
         if found.keys() != self._incomplete.keys():
             _log.info("views that are not whole", views=list(found.values()))
         self._incomplete = found
