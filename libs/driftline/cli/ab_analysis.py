@@ -14,6 +14,7 @@ from rich.table import Table
 from driftline.archive.tables import Archive
 from driftline.cli.model_desk import Desk, open_desk, shown_time
 from driftline.cli.options import echo_json
+from driftline.contracts.json_values import to_json
 from driftline.contracts.topics import OUTCOMES, PREDICTIONS
 from driftline.models.experiments import (
     LEAST_RATIO_P,
@@ -158,8 +159,8 @@ def _told_arm(
         metric.value: {
             "units": by_arm[name].units,
             "outcomes": by_arm[name].outcomes,
-            "mean": _finite(by_arm[name].mean),
-            "standard_error": _finite(by_arm[name].error),
+            "mean": to_json(by_arm[name].mean),
+            "standard_error": to_json(by_arm[name].error),
         }
         for metric, by_arm in means.items()
     }
@@ -213,7 +214,3 @@ def _bounds(found: Interval) -> str:
 
 def _shown(value: float) -> str:
     return f"{value:+.4g}" if math.isfinite(value) else "any"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -42,3 +42,12 @@ PREDICTION_HEADER = (
 )
 #: A project's own names (entities, inputs) may not be any of these.
 RESERVED = frozenset(REQUEST_HEADER) | frozenset(PREDICTION_HEADER)
+
+
+def arm_label(trial: str, arm: str) -> str:
+    """Return an arm of a trial as the log names it.
+
+    >>> arm_label("canary-2", "champion")
+    'canary-2/champion'
+    """
+    return f"{trial}/{arm}"

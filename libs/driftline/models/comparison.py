@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from driftline.contracts.json_values import to_json
 from driftline.models.outcomes import log_losses
 from driftline.project.life_rules import ComparisonRule
 from driftline.runtime.durations import DAY_US
@@ -77,7 +78,7 @@ class Difference:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it: what is not finite is null."""
-        return {name: _finite(value) for name, value in asdict(self).items()}
+        return {name: to_json(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +279,3 @@ def _tails(mean: float, error: float, freedom: int) -> tuple[float, float]:
         return float(mean <= 0), float(mean >= 0)
     ratio = mean / error
     return float(stats.t.sf(ratio, freedom)), float(stats.t.cdf(ratio, freedom))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

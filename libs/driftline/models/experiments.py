@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from driftline.contracts.json_values import to_json
 from driftline.models.trial import Metric, TestPlan
 
 #: Fewer units in an arm than this say nothing: the limits that both methods stand on are far.
@@ -112,8 +113,8 @@ class Contrast:
         """Return it as JSON can hold it: what is not finite is null."""
         return {
             "arm": self.arm,
-            "difference": _finite(self.difference),
-            "standard_error": _finite(self.error),
+            "difference": to_json(self.difference),
+            "standard_error": to_json(self.error),
             "fixed_horizon": {
                 **_interval_json(self.fixed),
                 "units_needed": {"arm": self.needed[0], "control": self.needed[1]},
@@ -287,11 +288,7 @@ def _verdict(found: Interval, metric: Metric) -> Verdict:
 
 
 def _interval_json(found: Interval) -> dict[str, Any]:
-    return {"p": found.p, "lower": _finite(found.lower), "upper": _finite(found.upper)}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {"p": found.p, "lower": to_json(found.lower), "upper": to_json(found.upper)}
 
 
 _NOTHING = Interval(p=1.0, lower=-math.inf, upper=math.inf)

@@ -21,7 +21,7 @@ Beside the champion versions may be on trial (``driftline.models.trial``), one t
 Commands (APPROVE and so on) change no state: ``commands.answer`` says which facts follow from one. Nor do reports.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -117,7 +117,7 @@ class ModelHistory:
     @property
     def trial(self) -> Trial | None:
         """The trial that runs; None without one."""
-        return self.trials[-1] if self.trials and self.trials[-1].until_us is None else None
+        return _running(self.trials)
 
     @property
     def trials_until_us(self) -> int:
@@ -277,7 +277,7 @@ class _Life:
 
     @property
     def _trial(self) -> Trial | None:
-        return self.trials[-1] if self.trials and self.trials[-1].until_us is None else None
+        return _running(self.trials)
 
     def _end_trial(self, event: ModelEvent) -> None:
         if self._trial is not None:
@@ -398,3 +398,7 @@ class _Life:
             reason=event.reason,
             data_until_us=own if known is None or known.data_until_us is None else known.data_until_us,
         )
+
+
+def _running(trials: Sequence[Trial]) -> Trial | None:
+    return trials[-1] if trials and trials[-1].until_us is None else None

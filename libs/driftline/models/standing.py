@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from driftline.contracts.prediction_fields import arm_label
 from driftline.models.bundle import (
     MANIFEST_FILE,
     Bundle,
@@ -76,7 +77,7 @@ class Split:
 
     def label(self, arm: str) -> str:
         """Return an arm as the log names it."""
-        return f"{self.trial}/{arm}"
+        return arm_label(self.trial, arm)
 
     def arm_of(self, version: str) -> str:
         """Return the arm that a version answers, as the log names it; empty where there is none."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from driftline.contracts.prediction_fields import arm_label
 from driftline.models.model_event import Kind, ModelEvent
 from driftline.project.declaration import ServiceLevelRule
 from driftline.project.life_rules import CanaryRule
@@ -169,7 +170,7 @@ class Trial:
 
     def label(self, arm: str) -> str:
         """Return an arm as the log names it."""
-        return f"{self.name}/{arm}"
+        return arm_label(self.name, arm)
 
     def evidence(self) -> dict[str, Any]:
         """Return what the fact that begins it holds."""

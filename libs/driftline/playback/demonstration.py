@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import pyarrow as pa
 
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import Topics
+from driftline.contracts.topics import Topics, event_partitions
 from driftline.features.online import OnlineStore, connect
 from driftline.models.bundle import Quality
 from driftline.playback.errors import PlaybackError
@@ -67,7 +67,7 @@ def demonstrate(
     PlaybackError
         Where the play cannot go on.
     """
-    partitions = {name: topics.all_of(project)[topics.events(name)].partitions for name in project.fed_by}
+    partitions = event_partitions(topics, project)
     with SchemaRegistry(platform.registry_url) as registry, connect(platform.redis_url) as client:
         endpoints = Endpoints(
             kafka=platform.kafka,

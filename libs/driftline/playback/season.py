@@ -17,7 +17,7 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.project_schemas import outcome_schema
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import ALERTS, DRIFT_SIGNALS, Topics
+from driftline.contracts.topics import ALERTS, DRIFT_SIGNALS, Topics, event_partitions
 from driftline.features.online import OnlineStore, connect
 from driftline.models.bundle import load_bundle
 from driftline.models.outcomes import decisions_of, log_losses, values
@@ -103,7 +103,7 @@ def play_watched(
     http_every: int = HTTP_EVERY,
 ) -> Chronicle:
     """Play the plan, with the loop at the player's heels; ``offers`` are requested at the end of their data."""
-    partitions = {name: topics.all_of(project)[topics.events(name)].partitions for name in project.fed_by}
+    partitions = event_partitions(topics, project)
     began = time.monotonic()
     with (
         SchemaRegistry(platform.registry_url) as registry,
