@@ -1,9 +1,9 @@
 """The predictor without its log over HTTP: records are encoded as ever, and "acknowledged" without being sent."""
 
-import asyncio
 import sys
+from collections.abc import Sequence
 
-from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Headers, Tell
+from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
 from services.predictor import assembly
 from services.predictor.__main__ import main
 
@@ -11,17 +11,13 @@ from services.predictor.__main__ import main
 class _NoLog(AcknowledgedProducer):
     """Acknowledges at once what it is given."""
 
-    def send_to(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        topic: str,
-        key: bytes | str | None,
-        value: bytes | None,
-        tell: Tell,
-        headers: Headers = (),
-    ) -> None:
-        del key, value, headers
-        loop.call_soon_threadsafe(tell, Acknowledgement(topic, 0, 0))
+    def send_together(self, topic: str, messages: Sequence[Sending]) -> None:
+        def tell() -> None:
+            for one in messages:
+                one.tell(Acknowledgement(topic, 0, 0))
+
+        if messages:
+            messages[0].loop.call_soon_threadsafe(tell)
 
 
 if __name__ == "__main__":

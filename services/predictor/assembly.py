@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.middleware import Middleware
-
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
 from driftline.contracts.project_schemas import (
     platform_schema,
@@ -40,7 +37,7 @@ from driftline.streaming.service import wait_for_schema, wait_for_topics
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from services.predictor.documentation import DESCRIPTION, TAGS
-from services.predictor.endpoint import QuickAnswers
+from services.predictor.endpoint import QuickPredictions
 from services.predictor.feature_endpoint import QuickFeatures
 from services.predictor.feature_reads import FeatureReads
 from services.predictor.feature_rows import feature_rows_routes
@@ -92,7 +89,7 @@ class Predictor:
         }
         self._levels = ServiceLevels(rules, now=time.monotonic, degrading=self._degrading)
         health.show("service_levels", lambda: [level.as_json() for level in self._levels.levels()])
-        self.app: FastAPI = create_app(
+        self.app = create_app(
             title=f"driftline predictor: {project.name}",
             service=SERVICE,
             health=health,
@@ -110,9 +107,7 @@ class Predictor:
             max_listeners=settings.max_listeners,
         )
         self.app.include_router(live_routes(project, self._live))
-        # Last, so within the limits and before the routes.
-        self.app.user_middleware.append(Middleware(QuickAnswers, state=self._state))
-        self.app.user_middleware.append(Middleware(QuickFeatures, state=self._state))
+        self.app.direct.finders += (QuickPredictions(self._state).find, QuickFeatures(self._state).find)
         health.set("http", ready=False, detail="waiting for the schema registry")
 
     def run(self, stop: threading.Event) -> None:

@@ -13,16 +13,15 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from driftline.contracts import prediction_fields as fields
-from driftline.contracts.record_codec import RecordCodec
-from driftline.contracts.wire import frame
+from driftline.contracts.batch_codec import BatchEncoder
 from driftline.project import InputType, Project
 from driftline.runtime import metrics
-from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement
+from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.runtime.logging import get_logger
@@ -42,23 +41,38 @@ HTTP = fields.CHANNELS[0]
 _READING_SHARE = 0.6
 
 Record = dict[str, Any]
+#: What a request comes to: its record in the log, or what went wrong.
+Outcome: TypeAlias = Record | DriftlineError
+Tell: TypeAlias = Callable[[Outcome], None]
 
 
 class _Waiting:
     """A request and its caller, who may have said how long it waits."""
 
-    __slots__ = ("_alarm", "_until", "answer", "brought", "loop", "refusal", "request", "sent", "timeout_ms")
+    __slots__ = (
+        "_alarm",
+        "_until",
+        "brought",
+        "loop",
+        "refusal",
+        "request",
+        "sent",
+        "tell",
+        "timeout_ms",
+        "told",
+    )
 
     def __init__(
-        self, request: Record, refusal: str | None, timeout_ms: int | None, *, brought: bool
+        self, request: Record, refusal: str | None, timeout_ms: int | None, tell: Tell, *, brought: bool
     ) -> None:
         self.request = request
         self.brought = brought  # the UUID, by the caller
         self.refusal = refusal
         self.timeout_ms = timeout_ms
+        self.tell = tell
+        self.told = False
         self.sent = False  # to the log, or answered from before
         self.loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[Record] = self.loop.create_future()
         self._until: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         if timeout_ms is not None:
@@ -78,20 +92,19 @@ class _Waiting:
     def settle(
         self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
     ) -> None:
-        """Answer, or say what went wrong; not where the caller gave up (a deadline, or it went away)."""
+        """Answer, or say what went wrong; not where the caller gave up."""
         if self._alarm is not None:
             self._alarm.cancel()
-        if self.answer.done():
-            return
         error = logged if isinstance(logged, DriftlineError) else failure
-        if error is None:
-            self.answer.set_result(record)
-        else:
-            self.answer.set_exception(error)
+        self._tell_once(record if error is None else error)
 
     def _give_up(self) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(UnavailableError(_late(self.timeout_ms)))
+        self._tell_once(UnavailableError(_late(self.timeout_ms)))
+
+    def _tell_once(self, outcome: Outcome) -> None:
+        if not self.told:
+            self.told = True
+            self.tell(outcome)
 
 
 def _late(timeout_ms: int | None) -> str:
@@ -116,8 +129,7 @@ class HttpBatches:
         repeats: EachAnew | None = None,
     ) -> None:
         self._engine = engine
-        self._codec = RecordCodec(schema)
-        self._schema_id = schema_id
+        self._encoder = BatchEncoder(schema, schema_id)
         self._producer = producer
         self._levels = levels
         self._numbers = frozenset(one.name for one in project.request_inputs if one.type is InputType.DOUBLE)
@@ -153,25 +165,26 @@ class HttpBatches:
         UnavailableError
             The store cannot be read, the log cannot be written, or either was not done in time.
         """
-        begun, model = time.perf_counter(), request[fields.MODEL]
+        answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self.ask(request, partial(_complete, answer), timeout_ms, brought=brought)
+        return await answer
+
+    def ask(
+        self, request: Record, tell: Tell, timeout_ms: int | None = None, *, brought: bool = True
+    ) -> None:
+        """Have ``tell`` told, on this event loop, what ``predict`` returns or raises; BackpressureError is raised here."""
+        told = partial(self._told, request[fields.MODEL], time.perf_counter(), tell)
         try:
-            logged = await self._queue(_Waiting(request, None, timeout_ms, brought=brought))
+            self._queue(_Waiting(request, None, timeout_ms, told, brought=brought))
         except DriftlineError:
-            self._levels.failed(model)
+            self._levels.failed(request[fields.MODEL])
             raise
-        if logged[fields.STATUS] == _ANSWERED:
-            degraded = logged[fields.DEGRADED] is not None
-            self._levels.answered(model, time.perf_counter() - begun, degraded=degraded)
-        elif logged[fields.STATUS] == _FAILED:
-            self._levels.failed(model)
-        if isinstance(logged, RepeatedRecord):
-            metrics.PREDICTIONS_REPEATED.labels(HTTP).inc()
-        return logged
 
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
-        logged = await self._queue(_Waiting(request, error, None, brought=brought))
-        return str(logged[fields.REQUEST_ID])
+        answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._queue(_Waiting(request, error, None, partial(_complete, answer), brought=brought))
+        return str((await answer)[fields.REQUEST_ID])
 
     def close(self) -> None:
         """Predict what waits, then stop."""
@@ -190,10 +203,20 @@ class HttpBatches:
         one.request, one.brought = {**one.request, fields.REQUEST_ID: new_id()}, False
         self._send(list(zip([one], self._engine.refused(self._rows([one]), HTTP, reason), strict=True)), None)
 
-    def _queue(self, waiting: _Waiting) -> "asyncio.Future[Record]":
+    def _told(self, model: str, begun: float, tell: Tell, outcome: Outcome) -> None:
+        """Count an answer, and tell it."""
+        if isinstance(outcome, DriftlineError) or outcome[fields.STATUS] == _FAILED:
+            self._levels.failed(model)
+        elif outcome[fields.STATUS] == _ANSWERED:
+            degraded = outcome[fields.DEGRADED] is not None
+            self._levels.answered(model, time.perf_counter() - begun, degraded=degraded)
+        if isinstance(outcome, RepeatedRecord):
+            metrics.PREDICTIONS_REPEATED.labels(HTTP).inc()
+        tell(outcome)
+
+    def _queue(self, waiting: _Waiting) -> None:
         self._waiting.admit()  # (1)
         self._waiting.put(waiting, waiting.loop)
-        return waiting.answer
 
     def _work(self, waiting: Sequence[_Waiting]) -> None:
         for one in waiting:
@@ -255,8 +278,8 @@ class HttpBatches:
 
     def _send(self, made: Sequence[tuple[_Waiting, Record]], failure: DriftlineError | None) -> None:
         """Send records to the log; each caller is told once its own is there."""
-        # All are encoded before the first is sent: with pauses between them each would wake the producer's thread.
-        framed = [(one, record, self._encode(record)) for one, record in made]
+        values = self._encoder.encode_records([record for _, record in made])
+        framed = [(*pair, value) for pair, value in zip(made, values, strict=True)]
         if failure is None:
             try:
                 framed = list(self._repeats.claim(framed))
@@ -265,8 +288,15 @@ class HttpBatches:
                 failed = self._engine.failed(self._rows(callers), HTTP, str(error))
                 self._send(list(zip(callers, failed, strict=True)), error)
                 return
+        whole = []
         for one, record, value in framed:
-            self.send_framed(one, record, value, failure)
+            if isinstance(value, BadMessageError):
+                self.send_framed(one, record, value, failure)
+                continue
+            settle = partial(self._repeats.settle, one, record, value, failure)  # (4)
+            one.sent = True
+            whole.append(Sending(one.loop, record[fields.REQUEST_ID], value, settle))
+        self._producer.send_together(self._topic, whole)  # (3)
 
     def send_framed(
         self,
@@ -276,23 +306,26 @@ class HttpBatches:
         failure: DriftlineError | None = None,
     ) -> None:
         """Send a record to the log; its caller is told once it is there."""
-        settle = partial(self._repeats.settle, one, record, value, failure)  # (4)
+        settle = partial(self._repeats.settle, one, record, value, failure)
         one.sent = True
-        try:
-            if isinstance(value, BadMessageError):
-                raise value
-            self._producer.send_to(one.loop, self._topic, record[fields.REQUEST_ID], value, settle)  # (3)
-        except DriftlineError as error:
-            call(one.loop, partial(settle, error))
-
-    def _encode(self, record: Record) -> bytes | BadMessageError:
-        try:
-            return frame(self._schema_id, self._codec.encode(record))
-        except BadMessageError as error:  # its neighbours are logged
-            return error
+        if isinstance(value, BadMessageError):
+            call(one.loop, partial(settle, value))
+        else:
+            self._producer.send_together(
+                self._topic, [Sending(one.loop, record[fields.REQUEST_ID], value, settle)]
+            )
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)
+
+
+def _complete(answer: "asyncio.Future[Record]", outcome: Outcome) -> None:
+    if answer.done():  # its caller went away
+        return
+    if isinstance(outcome, DriftlineError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 def _by_model(taken: Sequence[_Waiting]) -> Iterable[Sequence[_Waiting]]:

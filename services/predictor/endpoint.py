@@ -1,87 +1,85 @@
-"""The short way of a prediction: good requests to a model are answered before routes are matched and requests wrapped.
+"""The short way of a prediction: good requests to a model are answered without routes, tasks and wrapped requests.
 
-It stands within the limits of the application and in front of its routes. What is anything but a good request (a
-wrong body, another media type, no such model) goes on to the routes, which say what is wrong. So this file has no
-refusals of its own, and the routes document it.
+What is anything but a good request (a wrong body, another media type, no such model) goes on to the application's routes,
+which say what is wrong. So this file has no refusals of its own, and the routes document it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from functools import partial
 
 from driftline.contracts import prediction_fields as fields
+from driftline.project import ModelDeclaration
+from driftline.runtime.direct import DirectRequest, DirectRoute
 from driftline.runtime.errors import DriftlineError
 from driftline.runtime.logging import log_context
 from driftline.runtime.problem import problem_of
 from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.request_values import WrongValueError
-from services.predictor.answers import REPEATED_HEADER, Answers
+from services.predictor.answers import REPEATED_HEADER
 from services.predictor.api import ANSWERED, PredictorState, unanswered
+from services.predictor.batching import Outcome
 from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, read_timeout_ms
 
 _JSON = b"application/json"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
-_REPEATED = (REPEATED_HEADER.lower().encode(), b"true")
+_REPEATED = b"%b: true\r\n" % REPEATED_HEADER.lower().encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelPath:
-    """One model's path: how requests to it are read and answered. ``path`` is what metrics call it."""
+class QuickPredictions:
+    """Finds the direct routes of models."""
 
-    path: str
-    bodies: GoodBodies
-    answers: Answers
-
-
-class QuickAnswers:
-    """An ASGI middleware that answers good requests for predictions."""
-
-    def __init__(self, app: ASGIApp, state: PredictorState) -> None:
-        self._app = app
-        self._state = state
-        self._paths = {
-            path: _ModelPath(
-                path=path, bodies=GoodBodies(state.project, declaration), answers=state.answers[name]
-            )
+    def __init__(self, state: PredictorState) -> None:
+        self._routes = {
+            route.path.encode(): route
             for name, declaration in state.project.models.items()
-            for path in [f"/v1/models/{name}/predictions"]
+            for route in [
+                DirectRoute(f"/v1/models/{name}/predictions", "POST", _Model(state, declaration).take)
+            ]
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a good request; leave any other to the application."""
-        model = self._paths.get(scope.get("path", ""))
+    def find(self, method: bytes, target: bytes) -> DirectRoute | None:
+        """Return the route of a model's predictions."""
+        return self._routes.get(target) if method == b"POST" else None
+
+
+class _Model:
+    """Reads and answers good requests to one model."""
+
+    def __init__(self, state: PredictorState, declaration: ModelDeclaration) -> None:
+        self._state = state
+        self._bodies = GoodBodies(state.project, declaration)
+        self._answers = state.answers[declaration.name]
+
+    def take(self, request: DirectRequest) -> bool:
+        """Have a good request predicted; leave any other."""
         batches = self._state.batches
-        declared = None if model is None or scope.get("method") != "POST" else _declared(scope)
-        if model is None or batches is None or declared is None:
-            await self._app(scope, receive, send)
-            return
-        message = await receive()  # the limits have read the whole body
-        read = model.bodies.read(message["body"], self._state.clock.now_us())
+        declared = _declared(request.headers)
+        if batches is None or declared is None:
+            return False
+        read = self._bodies.read(request.body, self._state.clock.now_us())
         if read is None:
-            await self._app(scope, _again(message, receive), send)
-            return
-        scope["route"] = model
+            return False
+        tell = partial(self._tell, request, read.id)
         try:
-            logged = await batches.predict(read.record, declared.timeout_ms, brought=read.brought)
+            batches.ask(read.record, tell, declared.timeout_ms, brought=read.brought)
         except DriftlineError as error:
-            with log_context(request_id=read.id):
-                response = problem_of(error, {"request_id": read.id})
-        else:
-            if logged[fields.STATUS] == ANSWERED:
-                await send_json(model.answers.json(logged), send, isinstance(logged, RepeatedRecord))
-                return
-            with log_context(request_id=read.id):
-                response = unanswered(logged, known=True)
-        await response(scope, receive, send)
+            tell(error)
+        return True
 
-
-async def send_json(body: bytes, send: Send, repeated: bool = False) -> None:
-    """Send an answer that is there; ``repeated`` where it is one of before."""
-    headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
-    if repeated:
-        headers.append(_REPEATED)
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    def _tell(self, request: DirectRequest, request_id: str, outcome: Outcome) -> None:
+        try:
+            if isinstance(outcome, DriftlineError):
+                with log_context(request_id=request_id):
+                    request.respond(problem_of(outcome, {"request_id": request_id}))
+            elif outcome[fields.STATUS] == ANSWERED:
+                repeated = _REPEATED if isinstance(outcome, RepeatedRecord) else b""
+                request.answer_json(self._answers.json(outcome), repeated)
+            else:
+                with log_context(request_id=request_id):
+                    request.respond(unanswered(outcome, known=True))
+        except Exception as error:  # noqa: BLE001 - whatever happens, nobody waits in vain
+            request.fail(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,10 @@ class _Declared:
 _PLAIN = _Declared(None)
 
 
-def _declared(scope: Scope) -> _Declared | None:
+def _declared(headers: Sequence[tuple[bytes, bytes]]) -> _Declared | None:
     """Return what the headers say; None where that is wrong or unusual, which the routes explain."""
     timeout: str | None = None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"content-type" and value != _JSON:
             return None
         if name == _TIMEOUT:
@@ -110,13 +108,3 @@ def _declared(scope: Scope) -> _Declared | None:
         return _Declared(read_timeout_ms(timeout))
     except WrongValueError:
         return None
-
-
-def _again(message: Message, receive: Receive) -> Receive:
-    """Return a ``receive`` that gives a message that was taken once more, then goes on."""
-    taken = [message]
-
-    async def again() -> Message:
-        return taken.pop() if taken else await receive()
-
-    return again

@@ -19,7 +19,9 @@ from driftline.runtime.errors import UnavailableError
 from services.predictor.answers import FeatureAnswers
 from services.predictor.zero_wait_queue import ZeroWaitQueue, call
 
+#: What a read comes to: the answer as JSON, or what went wrong.
 Outcome: TypeAlias = bytes | Exception
+Tell: TypeAlias = Callable[[Outcome], None]
 
 
 class FeatureStore(Protocol):
@@ -33,16 +35,19 @@ class FeatureStore(Protocol):
 
 
 class _Asked:
-    """One read, and who waits for its answer."""
+    """One read, and who is told on which event loop what it came to, if it still waits."""
 
-    __slots__ = ("answer", "entity", "instant_us", "loop", "view")
+    __slots__ = ("entity", "instant_us", "loop", "tell", "view", "waits")
 
-    def __init__(self, view: FeatureView, entity: str, instant_us: int) -> None:
+    def __init__(
+        self, view: FeatureView, entity: str, instant_us: int, tell: Tell, waits: Callable[[], bool]
+    ) -> None:
         self.view = view
         self.entity = entity
         self.instant_us = instant_us
+        self.tell = tell
+        self.waits = waits
         self.loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[bytes] = self.loop.create_future()
 
 
 class FeatureReads:
@@ -88,13 +93,23 @@ class FeatureReads:
         ConfigurationError
             The store holds this version of the view with other features.
         """
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.ask(view, entity, instant_us, partial(_complete, answer), lambda: not answer.done())
+        return await answer
+
+    def ask(
+        self, view: FeatureView, entity: str, instant_us: int, tell: Tell, waits: Callable[[], bool]
+    ) -> None:
+        """Have ``tell`` told, on this event loop, what ``read`` returns or raises, as long as its caller ``waits``.
+
+        What can be said at once is raised here.
+        """
         split_key(view.entity, entity)
         if why := self._incomplete().get(view.ref):
             raise UnavailableError(why)
         self._queue.admit()
-        asked = _Asked(view, entity, instant_us)
+        asked = _Asked(view, entity, instant_us, tell, waits)
         self._queue.put(asked, asked.loop)
-        return await asked.answer
 
     async def read_rows(
         self, views: Sequence[FeatureView], keys: Mapping[str, Sequence[str]], instant_us: int
@@ -124,7 +139,7 @@ class FeatureReads:
         self._queue.close()
 
     def _answer(self, taken: Sequence[_Asked]) -> None:
-        wanted = [one for one in taken if not one.answer.done()]
+        wanted = [one for one in taken if one.waits()]
         outcomes = self._outcomes(wanted)
         for loop in {one.loop for one in wanted}:  # one, but in tests
             settled = [(one, found) for one, found in zip(wanted, outcomes, strict=True) if one.loop is loop]
@@ -164,9 +179,13 @@ class FeatureReads:
 
 def _settle(settled: Sequence[tuple[_Asked, Outcome]]) -> None:
     for one, outcome in settled:
-        if one.answer.done():  # the caller has gone
-            continue
-        if isinstance(outcome, Exception):
-            one.answer.set_exception(outcome)
-        else:
-            one.answer.set_result(outcome)
+        one.tell(outcome)
+
+
+def _complete(answer: "asyncio.Future[bytes]", outcome: Outcome) -> None:
+    if answer.done():  # the caller has gone
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

@@ -3,8 +3,8 @@
 1. ``send`` counts the message as in flight, or raises BackpressureError at the bound: memory stays bounded and the
    caller learns at once.
 2. librdkafka batches, compresses, retries; idempotent, so a retry writes once and in order.
-3. A thread polls for delivery reports. It gathers those of one poll and completes their futures with one wake-up of
-   the event loop, not one each.
+3. A thread polls for delivery reports. It gathers those of one poll, counts them at once, and completes their futures
+   with one wake-up of the event loop, not one each.
 4. A second thread asks the broker for metadata every second: a broker that holds its connections open but is silent
    shows in ``/readyz`` as well, even when nothing is being sent.
 """
@@ -14,9 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -32,8 +31,7 @@ _PROBE_SECONDS = 1.0
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledgement:
+class Acknowledgement(NamedTuple):
     """Where the broker wrote a message."""
 
     topic: str
@@ -41,10 +39,20 @@ class Acknowledgement:
     offset: int
 
 
+Outcome: TypeAlias = Acknowledgement | DriftlineError
 #: Told what became of a message.
-Tell = Callable[[Acknowledgement | DriftlineError], None]
-#: A delivery report for an event loop: whom to tell, and what.
-_Report = tuple[Tell, Acknowledgement | DriftlineError]
+Tell: TypeAlias = Callable[[Outcome], None]
+#: A delivery report: the event loop to tell on (None: at once, on the producer's thread), whom to tell, and what.
+_Report: TypeAlias = tuple[asyncio.AbstractEventLoop | None, Tell, Outcome]
+
+
+class Sending(NamedTuple):
+    """A message to be sent, and who is told on which event loop what became of it."""
+
+    loop: asyncio.AbstractEventLoop
+    key: bytes | str | None
+    value: bytes | None
+    tell: Tell
 
 
 class AcknowledgedProducer:
@@ -83,7 +91,7 @@ class AcknowledgedProducer:
         self._on_fatal = on_fatal
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._reports: dict[asyncio.AbstractEventLoop, list[_Report]] = {}  # of the poll thread alone
+        self._reports: list[_Report] = []  # of the poll thread alone
         self._fatal = ""
         self._told = ""
         self._closing = threading.Event()
@@ -160,11 +168,45 @@ class AcknowledgedProducer:
 
         Raises here what ``send`` does; ``tell`` is not called then.
         """
+        self._produce(topic, key, value, headers, loop, tell)
 
-        def report(result: Acknowledgement | DriftlineError) -> None:
-            self._reports.setdefault(loop, []).append((tell, result))
+    def send_together(self, topic: str, messages: Sequence[Sending]) -> None:
+        """Send messages from any thread, in one go: much cheaper than one by one, above all where other threads run.
 
-        self._produce(topic, key, value, headers, report)
+        Each is told what became of it, refusals included; nothing is raised.
+        """
+        taken = 0
+        refusal: DriftlineError | None = None
+        with self._lock:  # 1.
+            try:
+                self._check_open()
+                taken = min(len(messages), self._max_in_flight - self._in_flight)
+                self._in_flight += taken
+            except UnavailableError as error:
+                refusal = error
+        refused = [(one, refusal or self._full()) for one in messages[taken:]]
+        produced = [
+            {
+                "key": one.key,
+                "value": one.value,
+                "callback": partial(self._on_delivery, topic, one.loop, one.tell),
+            }
+            for one in messages[:taken]
+        ]
+        PRODUCE_IN_FLIGHT.inc(taken)
+        try:
+            if produced:
+                self._producer.produce_batch(topic, produced)
+        except KafkaException as error:  # of the topic as a whole
+            failures: list[Any] = [error.args[0]] * taken
+        else:
+            failures = [message.get("_error") for message in produced]
+        unsent = [
+            (one, _explain(found, topic)) for one, found in zip(messages, failures, strict=False) if found
+        ]
+        self._leave(len(unsent))
+        for one, told in (*unsent, *refused):
+            _tell_on(one.loop, [(one.tell, told)])
 
     def submit(
         self, topic: str, key: bytes | str | None, value: bytes | None, headers: Headers = ()
@@ -172,7 +214,7 @@ class AcknowledgedProducer:
         """Send from a thread; like ``send``, with a future of ``concurrent.futures``."""
         future: ThreadFuture[Acknowledgement] = ThreadFuture()
 
-        def report(result: Acknowledgement | DriftlineError) -> None:
+        def report(result: Outcome) -> None:
             if not future.set_running_or_notify_cancel():
                 return
             if isinstance(result, DriftlineError):
@@ -180,7 +222,7 @@ class AcknowledgedProducer:
             else:
                 future.set_result(result)
 
-        self._produce(topic, key, value, headers, report)
+        self._produce(topic, key, value, headers, None, report)
         return future
 
     def _produce(
@@ -189,49 +231,75 @@ class AcknowledgedProducer:
         key: bytes | str | None,
         value: bytes | None,
         headers: Headers,
-        report: Callable[[Acknowledgement | DriftlineError], None],
+        loop: asyncio.AbstractEventLoop | None,
+        tell: Tell,
     ) -> None:
-        def on_delivery(error: KafkaError | None, message: Message) -> None:
-            with self._lock:
-                self._in_flight -= 1
-            PRODUCE_IN_FLIGHT.dec()
-            if error is None:
-                report(Acknowledgement(topic, message.partition() or 0, message.offset() or 0))
-                return
-            PRODUCE_FAILURES.labels(topic).inc()
-            report(_explain(error, topic))
-
         with self._lock:  # 1.
-            if self._fatal or self._closing.is_set():
-                raise UnavailableError(self._fatal or "the producer is closed")
+            self._check_open()
             if self._in_flight >= self._max_in_flight:
-                raise BackpressureError(f"{self._in_flight} messages wait for the broker already")
+                raise self._full()
             self._in_flight += 1
         PRODUCE_IN_FLIGHT.inc()
+        on_delivery = partial(self._on_delivery, topic, loop, tell)
         try:
             self._producer.produce(topic, value, key, headers=list(headers), on_delivery=on_delivery)
         except (BufferError, KafkaException, ValueError) as error:
-            with self._lock:
-                self._in_flight -= 1
-            PRODUCE_IN_FLIGHT.dec()
+            self._leave(1)
             if isinstance(error, BufferError):
                 raise BackpressureError("the producer's queue is full") from error
             if isinstance(error, KafkaException):
                 raise _explain(error.args[0], topic) from error
             raise BadMessageError(str(error), stage="produce") from error
 
+    def _check_open(self) -> None:
+        if self._fatal or self._closing.is_set():
+            raise UnavailableError(self._fatal or "the producer is closed")
+
+    def _full(self) -> BackpressureError:
+        return BackpressureError(f"{self._in_flight} messages wait for the broker already")
+
+    def _leave(self, messages: int) -> None:
+        """Count messages that are in flight no more."""
+        if messages:
+            with self._lock:
+                self._in_flight -= messages
+            PRODUCE_IN_FLIGHT.dec(messages)
+
+    def _on_delivery(
+        self,
+        topic: str,
+        loop: asyncio.AbstractEventLoop | None,
+        tell: Tell,
+        error: KafkaError | None,
+        message: Message,
+    ) -> None:
+        if error is None:
+            outcome: Outcome = Acknowledgement(topic, message.partition() or 0, message.offset() or 0)
+        else:
+            PRODUCE_FAILURES.labels(topic).inc()
+            outcome = _explain(error, topic)
+        self._reports.append((loop, tell, outcome))
+
     def _poll(self) -> None:
         while not self._closed.is_set():
+            if self._closing.is_set():
+                self._producer.flush(0)  # do not linger
             self._producer.poll(_POLL_SECONDS)
             self._complete()
 
     def _complete(self) -> None:
-        ready, self._reports = self._reports, {}
-        for loop, reports in ready.items():  # 3.
-            try:
-                loop.call_soon_threadsafe(_settle, reports)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                _log.warning("acknowledgements for a closed event loop", count=len(reports))
+        if not self._reports:
+            return
+        ready, self._reports = self._reports, []
+        self._leave(len(ready))
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Tell, Outcome]]] = {}
+        for loop, tell, outcome in ready:  # 3.
+            if loop is None:
+                tell(outcome)
+            else:
+                by_loop.setdefault(loop, []).append((tell, outcome))
+        for loop, told in by_loop.items():
+            _tell_on(loop, told)
 
     def _probe(self) -> None:
         while not self._closing.wait(_PROBE_SECONDS if self._health and self._health.ready else 0.2):
@@ -273,7 +341,6 @@ class AcknowledgedProducer:
                 return self._in_flight
             self._closing.set()
         until = time.monotonic() + timeout
-        self._producer.flush(0)  # do not linger
         while self._in_flight and time.monotonic() < until:
             time.sleep(0.002)  # the poll thread takes the reports
         left = self._in_flight
@@ -289,12 +356,22 @@ class AcknowledgedProducer:
         return left
 
 
-def _settle(reports: list[_Report]) -> None:
-    for tell, result in reports:
-        tell(result)
+def _tell_on(loop: asyncio.AbstractEventLoop, told: Sequence[tuple[Tell, Outcome]]) -> None:
+    try:
+        loop.call_soon_threadsafe(_settle, told)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        _log.warning("acknowledgements for a closed event loop", count=len(told))
 
 
-def _complete(future: asyncio.Future[Acknowledgement], result: Acknowledgement | DriftlineError) -> None:
+def _settle(told: Sequence[tuple[Tell, Outcome]]) -> None:
+    for tell, outcome in told:
+        try:
+            tell(outcome)
+        except Exception as error:  # noqa: BLE001 - the others are told
+            _log.error("telling of an acknowledgement failed", exc_info=error)
+
+
+def _complete(future: asyncio.Future[Acknowledgement], result: Outcome) -> None:
     if future.done():  # its caller gave up: a deadline, a client that went away
         return
     if isinstance(result, DriftlineError):
@@ -308,4 +385,6 @@ def _explain(error: KafkaError, topic: str) -> DriftlineError:
         return BadMessageError(f"the message is larger than {topic} takes", stage="produce")
     if error.code() in {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}:
         return UnavailableError(f"topic {topic} does not exist yet: run `driftline topics`")
+    if error.code() == KafkaError._QUEUE_FULL:
+        return BackpressureError("the producer's queue is full")
     return UnavailableError(f"the broker did not acknowledge: {error.str()}")

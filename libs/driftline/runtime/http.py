@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,10 +18,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
 from driftline import __version__
+from driftline.runtime.direct import DirectRoutes
 from driftline.runtime.errors import ConfigurationError, RefusedError, UnavailableError
 from driftline.runtime.health import Health
-from driftline.runtime.http_protocol import GatheringProtocol
-from driftline.runtime.limits import Limits, LimitsMiddleware
+from driftline.runtime.http_protocol import DirectProtocol, GatheringProtocol
+from driftline.runtime.limits import Limits, LimitsMiddleware, RequestMeter
 from driftline.runtime.problem import PROBLEM_SCHEMA, add_problem_handlers, problem_responses
 
 _START_SECONDS = 30.0
@@ -28,7 +30,12 @@ _DRAIN_SECONDS = 15
 
 
 class Application(FastAPI):
-    """A FastAPI application whose OpenAPI describes errors as problems, on every route."""
+    """A FastAPI application whose OpenAPI describes errors as problems, on every route.
+
+    ``direct`` holds routes that the server answers without it.
+    """
+
+    direct: DirectRoutes
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
@@ -100,7 +107,8 @@ def create_app(
         deadline_seconds=deadline_seconds,
         max_in_flight=max_in_flight,
     )
-    app.add_middleware(LimitsMiddleware, limits=limits)
+    app.direct = DirectRoutes(limits, RequestMeter(limits))
+    app.add_middleware(LimitsMiddleware, limits=limits, meter=app.direct.meter)
     return app
 
 
@@ -181,10 +189,13 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _server(app: ASGIApp, log_level: str) -> uvicorn.Server:
+    protocol: Any = GatheringProtocol
+    if isinstance(app, Application) and app.direct.finders:
+        protocol = partial(DirectProtocol, direct=app.direct)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=GatheringProtocol,
+        http=protocol,
         log_config=None,  # ours is set up by configure_logging
         log_level=log_level,
         access_log=False,  # requests are metrics; lines are for what went wrong

@@ -1,13 +1,21 @@
-"""uvicorn's HTTP protocol, but an answer's head and body leave with one system call instead of two.
+"""uvicorn's HTTP protocol, made cheaper in two ways; it stays uvicorn's in all else.
 
-uvicorn writes the head as soon as an answer starts and uvloop passes it on at once; the body, which follows in the same
-turn of the event loop, is a second write and wakes the client a second time.
+1. An answer's head and body leave with one system call instead of two. uvicorn writes the head as soon as an answer starts
+   and uvloop passes it on at once; the body, which follows in the same turn of the event loop, is a second write and
+   wakes the client a second time.
+2. Requests of direct routes (``direct.py``) are answered without an application, and so without a task each. One that has a
+   body in several pieces is waited for a moment; one that is anything but plain goes to the application as it came.
 """
 
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from driftline.runtime.direct import DirectRequest, DirectRoute, DirectRoutes
+
+#: How long a direct route waits for the rest of a body. Then the application does, with its own deadline.
+_BODY_SECONDS = 0.25
 
 
 class GatheringTransport:
@@ -21,11 +29,18 @@ class GatheringTransport:
     def write(self, data: bytes) -> None:
         """Write, with what was held back."""
         if self._held:
-            held, self._held = self._held, b""
-            self._transport.writelines((held, data))
+            self.write_now(data)
         elif data:
             self._held = data
             self._loop.call_soon(self._flush)
+
+    def write_now(self, data: bytes) -> None:
+        """Write, with what was held back, what nothing follows."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close once everything is written."""
@@ -47,3 +62,121 @@ class GatheringProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection."""
         super().connection_made(cast("asyncio.Transport", GatheringTransport(transport, self.loop)))
+
+
+class DirectProtocol(GatheringProtocol):
+    """The protocol of an application with direct routes."""
+
+    def __init__(self, *arguments: Any, direct: DirectRoutes, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._direct = direct
+        self._route: DirectRoute | None = None  # of the request whose body is being read
+        self._body = b""
+        self._impatience: asyncio.TimerHandle | None = None
+
+    def respond(self, request: DirectRequest, status: int, head: bytes, body: bytes) -> None:
+        """Write the answer of a direct route."""
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(head)
+        parts.append(b"\r\n" if request.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(body)
+        cast("GatheringTransport", self.transport).write_now(b"".join(parts))
+        if not request.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; wait for the rest of a direct request's body, but not for long."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._stop_reading()
+        elif self._route is not None and self._impatience is None:
+            self._impatience = self.loop.call_later(_BODY_SECONDS, self._leave_to_application)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        self._stop_reading()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close once the request that is under way, or coming, is answered."""
+        if self._route is not None:
+            self._leave_to_application()
+        super().shutdown()
+
+    def on_message_begin(self) -> None:
+        """Begin a request. What uvicorn prepares here is made when the application gets it."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        """Find the request's route, where nothing forbids to answer it directly."""
+        parser = self.parser
+        if (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and not parser.should_upgrade()
+            and parser.get_http_version() == "1.1"
+        ):
+            self._route = self._direct.find(parser.get_method(), self.url)
+        if self._route is None:
+            self._begin_application()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._route is None:
+            super().on_body(body)
+            return
+        self._body = self._body + body if self._body else body
+        if len(self._body) > self._direct.limits.max_body_bytes:
+            self._leave_to_application()
+
+    def on_message_complete(self) -> None:
+        """Offer a whole request to its route."""
+        route, body = self._route, self._body
+        if route is None:
+            super().on_message_complete()
+            return
+        self._stop_reading()
+        request = DirectRequest(
+            self,
+            self._direct,
+            route,
+            target=self.url,
+            headers=self.headers,
+            body=body,
+            keep_alive=self.parser.should_keep_alive(),
+        )
+        self.cycle = cast("Any", request)  # it has what uvicorn asks of one
+        if not request.offer(self.loop):
+            self.cycle = cast("Any", None)
+            self._begin_application()
+            if body:
+                super().on_body(body)
+            super().on_message_complete()
+
+    def _stop_reading(self) -> None:
+        self._route, self._body = None, b""
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def _leave_to_application(self) -> None:
+        """Give the application a request whose body is still coming."""
+        body = self._body
+        self._stop_reading()
+        self._begin_application()
+        if body:
+            super().on_body(body)
+
+    def _begin_application(self) -> None:
+        """Do what uvicorn does until a request's body comes."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # in place: the scope holds the list
+        super().on_headers_complete()

@@ -24,6 +24,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 8_000_000
 _DEADLINE = "driftline.deadline"
+LATE_TITLE = "Deadline exceeded"
 #: Probes and metrics answer even when the service is full.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -44,6 +45,11 @@ class _Refusal(Exception):  # noqa: N818  (an answer rather than an error)
     title: str
     detail: str
     retry_after: float | None = None
+
+
+def late_detail(limits: Limits) -> str:
+    """Say that a request was not answered in time."""
+    return f"no answer within {limits.deadline_seconds:g} s"
 
 
 def lift_deadline(scope: Scope) -> None:
@@ -74,17 +80,48 @@ def too_deep(body: bytes, most: int) -> bool:
     return body.count(b"[") + body.count(b"{") > most and json_depth(body) > most
 
 
-class LimitsMiddleware:
-    """Applies ``Limits`` to every HTTP request and times it under its route's template."""
+class RequestMeter:
+    """Counts the requests in flight of an application and times them under their route's template."""
 
-    def __init__(
-        self, app: ASGIApp, *, limits: Limits, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self.app = app
-        self.limits = limits
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._most = limits.max_in_flight
         self._clock = clock
         self._in_flight = 0
         self._timers: dict[tuple[str, str, int], Histogram] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether more requests are in flight than may be."""
+        return self._in_flight > self._most
+
+    def begin(self) -> float:
+        """Count a request that has come; return when that was, for ``end``."""
+        self._in_flight += 1
+        HTTP_IN_FLIGHT.inc()
+        return self._clock()
+
+    def leave(self) -> None:
+        """Count a request that is in flight no more."""
+        self._in_flight -= 1
+        HTTP_IN_FLIGHT.dec()
+
+    def end(self, begun: float, route: str, method: str, status: int) -> None:
+        """Count and time a request that was answered. ``route`` is the template of its path."""
+        self.leave()
+        kind = (route, method if method in _METHODS else "OTHER", status)
+        timer = self._timers.get(kind)  # finding it by its labels costs more than observing
+        if timer is None:
+            timer = self._timers[kind] = HTTP_SECONDS.labels(kind[0], kind[1], str(status))
+        timer.observe(self._clock() - begun)
+
+
+class LimitsMiddleware:
+    """Applies ``Limits`` to every HTTP request and times it under its route's template."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, meter: RequestMeter | None = None) -> None:
+        self.app = app
+        self.limits = limits
+        self._meter = meter or RequestMeter(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -92,27 +129,15 @@ class LimitsMiddleware:
             await self.app(scope, receive, send)
             return
         response = _Response(send)
-        started = self._clock()
-        self._in_flight += 1
-        HTTP_IN_FLIGHT.inc()
+        begun = self._meter.begin()
         try:
             await self._limited(scope, receive, response)
         finally:
-            self._in_flight -= 1
-            HTTP_IN_FLIGHT.dec()
             route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            self._timer(route, method, response.status or 500).observe(self._clock() - started)
-
-    def _timer(self, route: str, method: str, status: int) -> Histogram:
-        """Return the metric of a kind of request; finding it by its labels costs more than observing."""
-        timer = self._timers.get((route, method, status))
-        if timer is None:
-            timer = self._timers[route, method, status] = HTTP_SECONDS.labels(route, method, str(status))
-        return timer
+            self._meter.end(begun, route, scope["method"], response.status or 500)
 
     async def _limited(self, scope: Scope, receive: Receive, response: "_Response") -> None:
-        if self._in_flight > self.limits.max_in_flight and scope["path"] not in _ALWAYS:
+        if self._meter.over and scope["path"] not in _ALWAYS:
             overload = _Refusal(503, "Overloaded", "too many requests at once", retry_after=1)
             await self._refuse(overload, receive, response)
             return
@@ -132,7 +157,7 @@ class LimitsMiddleware:
             if reading:
                 late = _Refusal(408, "Body too slow", f"the body did not arrive within {limit}")
             else:
-                late = _Refusal(503, "Deadline exceeded", f"no answer within {limit}", retry_after=1)
+                late = _Refusal(503, LATE_TITLE, late_detail(self.limits), retry_after=1)
             await self._refuse(late, receive, response)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:

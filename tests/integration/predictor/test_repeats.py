@@ -169,16 +169,16 @@ def test_a_second_one_waits_for_the_first_ones_record(
 ) -> None:
     held: list[Callable[[], None]] = []
     sent = threading.Event()
-    send_to = AcknowledgedProducer.send_to
+    send_together = AcknowledgedProducer.send_together
 
     def hold(self: AcknowledgedProducer, *arguments: Any) -> None:
-        held.append(lambda: send_to(self, *arguments))
+        held.append(lambda: send_together(self, *arguments))
         sent.set()
 
     body = {**GOOD, "request_id": new_id()}
     with ThreadPoolExecutor(4) as pool, running(shop, 1) as other:
         with monkeypatch.context() as patch:
-            patch.setattr(AcknowledgedProducer, "send_to", hold)
+            patch.setattr(AcknowledgedProducer, "send_together", hold)
             first = pool.submit(predictor.ask, **body)
             assert sent.wait(20)
             here, there = pool.submit(predictor.ask, **body), pool.submit(other.ask, **body)
@@ -209,7 +209,7 @@ def test_killed_between_the_claim_and_its_mark(
         shop.log(1)
     else:
         with monkeypatch.context() as patch, running(shop) as killed:
-            patch.setattr(AcknowledgedProducer, "send_to", lambda *_: None)
+            patch.setattr(AcknowledgedProducer, "send_together", lambda *_: None)
             answer = killed.ask(**body)
             assert answer.status_code == 503
             assert (shop.redis.get(key) or b"").startswith(b"C")

@@ -172,7 +172,7 @@ def test_http_was_killed_before_its_mark_and_the_topic_comes(
         if reached_the_log:
             patch.setattr(Marks, "_write", lambda *_: None)
         else:
-            patch.setattr(AcknowledgedProducer, "send_to", lambda *_: None)
+            patch.setattr(AcknowledgedProducer, "send_together", lambda *_: None)
         with running(shop) as killed:
             assert killed.ask(**body_of(request)).status_code == (200 if reached_the_log else 503)
     assert shop.redis.get(key).startswith(b"C")

@@ -6,8 +6,13 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from driftline.features.keys import partition_of
-from driftline.runtime.acknowledged_producer import AcknowledgedProducer
-from driftline.runtime.errors import BackpressureError, BadMessageError, UnavailableError
+from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
+from driftline.runtime.errors import (
+    BackpressureError,
+    BadMessageError,
+    DriftlineError,
+    UnavailableError,
+)
 from driftline.runtime.health import Health
 from tests.integration.ingest.conftest import read_all
 
@@ -53,6 +58,51 @@ def test_in_flight_is_bounded(kafka: str, topic: str) -> None:
         producer.close()
 
     asyncio.run(run())
+
+
+def test_what_is_sent_together_is_told_each_for_itself(kafka: str, topic: str, unique: str) -> None:
+    told: list[tuple[int, Acknowledgement | DriftlineError]] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        producer = AcknowledgedProducer({"bootstrap.servers": kafka}, max_in_flight=100)
+
+        def send(to: str, count: int, large: int = -1) -> None:
+            values = [b"x" * 3_000_000 if number == large else b"v" for number in range(count)]
+            messages = [
+                Sending(
+                    loop, f"k{number}", value, lambda outcome, number=number: told.append((number, outcome))
+                )
+                for number, value in enumerate(values)
+            ]
+            told.clear()
+            producer.send_together(to, messages)
+
+        async def all_told(count: int) -> dict[int, Acknowledgement | DriftlineError]:
+            while len(told) < count:
+                await asyncio.sleep(0.002)
+            assert producer.in_flight == 0
+            return dict(told)
+
+        send(topic, 60, large=7)
+        found = await all_told(60)
+        assert isinstance(too_large := found.pop(7), BadMessageError)
+        assert "larger" in str(too_large)
+        for number, outcome in found.items():
+            assert isinstance(outcome, Acknowledgement)
+            assert outcome.partition == partition_of(f"k{number}", 2)
+        send(topic, 130)
+        found = await all_told(130)
+        assert {type(found[number]) for number in range(100)} == {Acknowledgement}
+        assert {type(found[number]) for number in range(100, 130)} == {BackpressureError}
+        send(unique + ".missing", 2)
+        assert {type(one) for one in (await all_told(2)).values()} == {UnavailableError}
+        await asyncio.to_thread(producer.close)
+        send(topic, 2)
+        assert {type(one) for one in (await all_told(2)).values()} == {UnavailableError}
+
+    asyncio.run(run())
+    assert len(read_all(kafka, topic)) == 159
 
 
 def test_close_writes_what_was_sent(kafka: str, topic: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from driftline.contracts.arrow_types import columnar
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
+from driftline.contracts.project_schemas import prediction_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import MAX_MESSAGE_BYTES, frame
+from driftline.project import load_project
 from driftline.runtime.errors import BadMessageError
 
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2099, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
@@ -92,6 +95,49 @@ def test_columns_equal_records_and_encode_to_the_same_bytes(
     assert BatchEncoder(schema, 1).encode(decoded.table) == values or not columnar(schema)
     again = [codec.decode(value[5:]) for value in BatchEncoder(schema, 1).encode(decoded.table)]
     assert again == [codec.decode(value[5:]) for value in values]
+
+
+_LOGGED = prediction_schema(load_project(Path(__file__).parents[2] / "e2e" / "shop"))
+
+
+@pytest.mark.parametrize("count", [1, 11, 12, 64])
+def test_few_records_and_many_are_the_same_bytes(count: int) -> None:
+    records = [_logged(number) for number in range(count)]
+    codec = RecordCodec(_LOGGED)
+    told = BatchEncoder(_LOGGED, 7).encode_records(records)
+    assert told == [frame(7, codec.encode(record)) for record in records]
+
+
+@pytest.mark.parametrize("wrong", [{"score": "much"}, {"requested_at": 2**70}, {"model": None}])
+def test_a_record_that_does_not_fit_spoils_no_other(wrong: dict[str, Any]) -> None:
+    records = [_logged(number) for number in range(20)]
+    records[3] = {**records[3], **wrong}
+    told = BatchEncoder(_LOGGED, 7).encode_records(records)
+    assert [number for number, one in enumerate(told) if isinstance(one, BadMessageError)] == [3]
+
+
+def _logged(number: int) -> dict[str, Any]:
+    """Return a record of the log with each kind of value, null now and then."""
+
+    def value(kind: Any) -> Any:
+        if isinstance(kind, list):
+            return None if number % 3 == 0 else value(kind[1])
+        name = kind["type"] if isinstance(kind, dict) else kind
+        match name:
+            case "string":
+                return f"text ü {number}"
+            case "enum":
+                return kind["symbols"][number % len(kind["symbols"])]
+            case "array":
+                return ["a@1"] * (number % 3)
+            case "double":
+                return number / 7
+            case "boolean":
+                return number % 2 == 0
+            case _:
+                return 1_750_000_000_000_000 - 3**number % 10**15
+
+    return {one["name"]: value(one["type"]) for one in _LOGGED["fields"]}
 
 
 SCHEMA = {

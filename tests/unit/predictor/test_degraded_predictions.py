@@ -35,6 +35,7 @@ from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
 from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
+from tests.serving import served as serve
 from tests.small_model import write_model
 from tests.unit.predictor.test_http_predictions import GOOD, NOW_US, SHOP, Log, Service
 
@@ -117,8 +118,9 @@ def served(project: Project, models: Path) -> Iterator[Service]:
     )
     app = create_app(title="test", service="test", health=Health("test", "test-0"))
     app.include_router(predictor_routes(state))
-    yield Service(app, state.batches, store, log, RecordCodec(schema), levels)  # type: ignore[arg-type]
-    store.open.set()
+    with serve(app) as port:
+        yield Service(app, state.batches, store, log, RecordCodec(schema), levels, port)  # type: ignore[arg-type]
+        store.open.set()
     state.batches.close()
     bounded.close()
 

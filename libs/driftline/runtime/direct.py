@@ -1,0 +1,157 @@
+"""Answers without an application between, for the few routes where each microsecond counts.
+
+A direct route is asked first (``http_protocol.DirectProtocol``). It takes a request that is plainly good and answers it
+later, with one write; whatever it leaves goes to the application, whose route says what is wrong and documents both.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.responses import Response
+
+from driftline.runtime.limits import LATE_TITLE, Limits, RequestMeter, late_detail
+from driftline.runtime.logging import get_logger
+from driftline.runtime.problem import problem
+
+_log = get_logger(__name__)
+_JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n"
+
+
+class Wire(Protocol):
+    """The connection that a request came by."""
+
+    def respond(self, request: "DirectRequest", status: int, head: bytes, body: bytes) -> None:
+        """Write an answer; ``head`` has whole header lines."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRoute:
+    """A route: ``path`` is what metrics call it, ``take`` answers a request later, or leaves it by returning False."""
+
+    path: str
+    method: str
+    take: Callable[["DirectRequest"], bool]
+
+
+#: Returns the route of a method and a request's target (path and query), if there is one.
+FindRoute = Callable[[bytes, bytes], DirectRoute | None]
+
+
+@dataclass(slots=True)
+class DirectRoutes:
+    """The direct routes of an application, and the limits that they keep."""
+
+    limits: Limits
+    meter: RequestMeter
+    finders: list[FindRoute] = field(default_factory=list)
+
+    def find(self, method: bytes, target: bytes) -> DirectRoute | None:
+        """Return the route of a request, if there is one."""
+        for finder in self.finders:
+            route = finder(method, target)
+            if route is not None:
+                return route
+        return None
+
+
+class DirectRequest:
+    """A request that a direct route may take. It stands where uvicorn keeps the exchange that is under way."""
+
+    __slots__ = (
+        "_alarm",
+        "_begun",
+        "_routes",
+        "_wire",
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "response_complete",
+        "route",
+        "target",
+    )
+
+    #: uvicorn sets it when the client goes; nobody waits for it.
+    message_event = asyncio.Event()
+
+    def __init__(
+        self,
+        wire: Wire,
+        routes: DirectRoutes,
+        route: DirectRoute,
+        *,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        keep_alive: bool,
+    ) -> None:
+        self._wire = wire
+        self._routes = routes
+        self.route = route
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self._begun = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def offer(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Have the route take the request; False where it leaves it, or too many are in flight."""
+        meter = self._routes.meter
+        self._begun = meter.begin()
+        if meter.over:
+            meter.leave()
+            return False
+        self._alarm = loop.call_later(self._routes.limits.deadline_seconds, self._late)
+        try:
+            if self.route.take(self):
+                return True
+        except Exception as error:  # noqa: BLE001 - whatever happens, the client is told
+            self.fail(error)
+            return True
+        self._alarm.cancel()
+        meter.leave()
+        return False
+
+    def waits(self) -> bool:
+        """Tell whether the client still waits for an answer."""
+        return not (self.response_complete or self.disconnected)
+
+    def answer_json(self, body: bytes, more_head: bytes = b"") -> None:
+        """Answer 200; ``more_head`` has more header lines."""
+        self._answer(200, _JSON_HEAD % len(body) + more_head, body)
+
+    def respond(self, response: Response) -> None:
+        """Answer with a response whose body is there."""
+        self._answer(response.status_code, _lines(response.raw_headers), bytes(response.body))
+
+    def fail(self, error: Exception) -> None:
+        """Answer that a fault of ours has happened."""
+        _log.error("request failed", path=self.route.path, exc_info=error)
+        detail = f"a fault of ours ({type(error).__name__}); it is in the log"
+        self.keep_alive = False
+        self.respond(problem(500, detail, title="Internal error"))
+
+    def _late(self) -> None:
+        detail = late_detail(self._routes.limits)
+        self.respond(problem(503, detail, title=LATE_TITLE, retry_after=1))
+
+    def _answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Answer, once: what comes after the deadline is too late."""
+        if self.response_complete:
+            return
+        self.response_complete = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
+        if not self.disconnected:
+            self._wire.respond(self, status, head, body)
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)

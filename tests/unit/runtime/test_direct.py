@@ -1,0 +1,235 @@
+"""Direct routes: answered without the application, and whatever is not plain comes to it as it was sent."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from fastapi import Request
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from starlette.responses import Response
+
+from driftline.runtime.direct import DirectRequest, DirectRoute
+from driftline.runtime.health import Health
+from driftline.runtime.http import Application, BackgroundServer, create_app
+from tests.serving import Answer, exchange, fetch, read_answers, request_bytes, served
+
+ROUTE = "/direct"
+
+
+@dataclass
+class Echo:
+    """A direct route that answers with the body, or leaves it, or waits; and the application's route beside it."""
+
+    held: list[DirectRequest] = field(default_factory=list)
+    taken: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def find(self, method: bytes, target: bytes) -> DirectRoute | None:
+        direct = method == b"POST" and target == ROUTE.encode()
+        return DirectRoute(ROUTE, "POST", self.take) if direct else None
+
+    def take(self, request: DirectRequest) -> bool:
+        body = request.body
+        if body.startswith(b"leave"):
+            return False
+        if body.startswith(b"fail"):
+            raise ZeroDivisionError
+        if body.startswith(b"hold"):
+            self.loop = asyncio.get_running_loop()
+            self.held.append(request)
+            self.taken.set()
+        elif body.startswith(b"later"):
+            asyncio.get_running_loop().call_later(0.02, request.answer_json, b'"direct ' + body + b'"')
+        else:
+            request.answer_json(b'"direct ' + body + b'"', b"x-way: direct\r\n")
+        return True
+
+    def application(self, **limits: float) -> Application:
+        app = create_app(title="test", service="test", health=Health("test", "test-0"), **limits)  # type: ignore[arg-type]
+        app.direct.finders.append(self.find)
+
+        @app.post(ROUTE)
+        async def by_the_application(request: Request) -> Response:
+            return Response(b'"routed ' + await request.body() + b'"', media_type="application/json")
+
+        return app
+
+    def release(self, number: int, body: bytes) -> None:
+        """Answer what is held."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.held[number].answer_json, body)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with served(Echo().application(max_body_bytes=1_000)) as port:
+        yield port
+
+
+def post(body: bytes, *lines: bytes) -> bytes:
+    return request_bytes("POST", ROUTE.encode(), *lines, body=body)
+
+
+def in_flight() -> float:
+    return REGISTRY.get_sample_value("driftline_http_in_flight") or 0.0
+
+
+def test_a_direct_answer_is_whole(port: int) -> None:
+    answer = fetch(port, "POST", ROUTE.encode(), body=b"x")
+    assert answer == Answer(
+        200,
+        [("content-length", "10"), ("content-type", "application/json"), ("x-way", "direct")],
+        b'"direct x"',
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (post(b"leave it"), b'"routed leave it"'),
+        (post(b"x", b"expect: 100-continue"), b'"routed x"'),
+        (post(b"x").replace(b"HTTP/1.1", b"HTTP/1.0"), b'"routed x"'),
+        (post(b"x").replace(b"/direct", b"/direct?a=1"), b'"routed x"'),
+        (post(b"x", b"connection: upgrade", b"upgrade: h2c"), b'"routed'),
+        (post(b"l" * 1_001), b"a body may have 1,000 bytes"),
+    ],
+)
+def test_what_is_not_plain_goes_to_the_application(port: int, request_: bytes, said: bytes) -> None:
+    answer = exchange(port, [request_], ["POST"])[0]
+    assert said in answer.body
+    assert not answer.body.startswith(b'"direct')
+
+
+def test_a_body_in_pieces_is_waited_for_a_moment(port: int) -> None:
+    whole = post(b"abc")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for piece in (whole[:40], whole[40:-2], whole[-2:]):
+            connection.sendall(piece)
+            time.sleep(0.02)
+        assert read_answers(connection, ["POST"])[0].body == b'"direct abc"'
+
+
+def test_a_body_that_takes_longer_is_the_applications() -> None:
+    with (
+        served(Echo().application(deadline_seconds=0.6)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(post(b"abc")[:-1])
+        time.sleep(0.4)
+        connection.sendall(b"c")
+        assert read_answers(connection, ["POST"])[0].body == b'"routed abc"'
+        connection.sendall(post(b"abc")[:-1])
+        answer = read_answers(connection, ["POST"])[0]
+        assert (answer.status, b"the body did not arrive" in answer.body) == (408, True)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"later b", b"leave c", b"later d", b"fine", b"l" * 300]),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(1, 400),
+)
+def test_many_requests_over_one_connection_are_answered_in_order(
+    port: int, bodies: list[bytes], cut: int
+) -> None:
+    sent = b"".join(post(body) for body in bodies)
+    pieces = [sent[start : start + cut] for start in range(0, len(sent), cut)]
+    answers = exchange(port, pieces, ["POST"] * len(bodies))
+    assert [answer.status for answer in answers] == [200] * len(bodies)
+    for body, answer in zip(bodies, answers, strict=True):
+        assert answer.body.split(b" ", 1)[1] == body + b'"'
+
+
+def test_who_wants_the_connection_closed_gets_it_closed(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(post(b"x", b"connection: close"))
+        said = b"".join(iter(lambda: connection.recv(1_000), b""))
+    assert b"connection: close\r\n" in said
+    assert said.endswith(b'"direct x"')
+
+
+def test_a_fault_is_told_and_closes(port: int) -> None:
+    before = in_flight()
+    answer = fetch(port, "POST", ROUTE.encode(), body=b"fail")
+    assert answer.status == 500
+    assert b"ZeroDivisionError" in answer.body
+    assert ("connection", "close") in answer.headers
+    assert in_flight() == before
+
+
+def test_an_answer_that_comes_too_late_is_not_sent() -> None:
+    echo = Echo()
+    with (
+        served(echo.application(deadline_seconds=0.2)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(post(b"hold"))
+        late = read_answers(connection, ["POST"])[0]
+        echo.release(0, b'"too late"')
+        connection.sendall(post(b"next"))
+        assert read_answers(connection, ["POST"])[0].body == b'"direct next"'
+    assert late.status == 503
+    assert b"no answer within 0.2 s" in late.body
+    assert ("retry-after", "1") in late.headers
+
+
+def test_too_many_at_once_are_the_applications_to_refuse() -> None:
+    echo = Echo()
+    with (
+        served(echo.application(max_in_flight=1)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(post(b"hold"))
+        assert echo.taken.wait(20)
+        refused = fetch(port, "POST", ROUTE.encode(), body=b"x")
+        echo.release(0, b"1")
+        assert read_answers(connection, ["POST"])[0].body == b"1"
+        assert (refused.status, b"too many requests" in refused.body) == (503, True)
+        assert fetch(port, "POST", ROUTE.encode(), body=b"x").body == b'"direct x"'
+
+
+def test_who_goes_away_is_forgotten() -> None:
+    echo, before = Echo(), in_flight()
+    with served(echo.application()) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(post(b"hold"))
+            assert echo.taken.wait(20)
+            assert in_flight() == before + 1
+            assert echo.held[0].waits()
+        while echo.held[0].waits():
+            time.sleep(0.005)
+        echo.release(0, b"1")
+        assert fetch(port, "POST", ROUTE.encode(), body=b"x").status == 200
+    assert in_flight() == before
+
+
+def test_a_stop_waits_for_what_is_under_way() -> None:
+    echo = Echo()
+    server = BackgroundServer(echo.application())
+    port = server.start()
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as asking,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as coming,
+    ):
+        asking.sendall(post(b"hold"))
+        coming.sendall(post(b"abc")[:-1])
+        assert echo.taken.wait(20)
+        time.sleep(0.05)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        time.sleep(0.3)
+        coming.sendall(b"c")
+        assert read_answers(coming, ["POST"])[0].body == b'"routed abc"'
+        echo.release(0, b"1")
+        answer = read_answers(asking, ["POST"])[0]
+        assert (answer.body, ("connection", "close") in answer.headers) == (b"1", True)
+        stopping.join(20)
+    assert not stopping.is_alive()
