@@ -23,7 +23,7 @@ from driftline.project import InputType, Project
 from driftline.runtime import metrics
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
-from driftline.runtime.ids import new_id
+from driftline.runtime.ids import made_id, new_id
 from driftline.runtime.logging import get_logger
 from driftline.serving.claimed_reads import ClaimsFoundError
 from driftline.serving.kept_answers import RepeatedRecord
@@ -53,6 +53,7 @@ class _Waiting:
         "_alarm",
         "_until",
         "brought",
+        "looked_for",
         "loop",
         "refusal",
         "request",
@@ -67,6 +68,7 @@ class _Waiting:
     ) -> None:
         self.request = request
         self.brought = brought  # the UUID, by the caller
+        self.looked_for = False  # in the log
         self.refusal = refusal
         self.timeout_ms = timeout_ms
         self.tell = tell
@@ -182,6 +184,8 @@ class HttpBatches:
 
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
+        if not brought:  # one that was made claims no answer, and what could not be read is none
+            request = {**request, fields.REQUEST_ID: new_id()}
         answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._queue(_Waiting(request, error, None, partial(_complete, answer), brought=brought))
         return str((await answer)[fields.REQUEST_ID])
@@ -200,7 +204,7 @@ class HttpBatches:
 
     def refuse_other(self, one: _Waiting, reason: str) -> None:
         """Log a request whose UUID is another one's as refused, under a UUID of its own, and tell its caller."""
-        one.request, one.brought = {**one.request, fields.REQUEST_ID: new_id()}, False
+        one.request, one.brought = {**one.request, fields.REQUEST_ID: made_id()}, False
         self._send(list(zip([one], self._engine.refused(self._rows([one]), HTTP, reason), strict=True)), None)
 
     def _told(self, model: str, begun: float, tell: Tell, outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from driftline.contracts import prediction_fields as fields
 from driftline.project import InputField, InputType, ModelDeclaration, Project
-from driftline.runtime.ids import new_id
+from driftline.runtime.ids import made_id
 from driftline.serving.request_values import (
     MAX_CALLER,
     MAX_KEY,
@@ -64,7 +64,7 @@ def read_request(project: Project, model: str, body: Any, now_us: int) -> ReadRe
     declaration = project.models.get(model)
     brought = reading.take(fields.REQUEST_ID, read_request_id)
     record = {
-        fields.REQUEST_ID: brought or new_id(),
+        fields.REQUEST_ID: brought or made_id(),
         fields.MODEL: model[:_MAX_MODEL],
         fields.REQUESTED_AT: now_us,
         fields.EVENT_TIME: reading.take(fields.EVENT_TIME, read_instant, otherwise=now_us),
@@ -117,7 +117,7 @@ class GoodBodies:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         record = {
-            fields.REQUEST_ID: new_id() if request_id is None else str(request_id),
+            fields.REQUEST_ID: made_id() if request_id is None else str(request_id),
             fields.MODEL: self._model,
             fields.REQUESTED_AT: now_us,
             fields.EVENT_TIME: instant_us,

@@ -6,7 +6,8 @@
 3. One that finds another place is dropped: the message there was answered, or will be, by 2.
 4. One that HTTP has answered is dropped. HTTP may be about to answer it, or have died before: it is waited for, and
    then looked for in the log. What is not there is taken over.
-5. What FAILED is forgotten before the commit: asked again, it is tried again.
+5. One that brings a UUID of a predictor's is looked for in the log, where HTTP's answer to it must be.
+6. What FAILED is forgotten before the commit: asked again, it is tried again.
 """
 
 import time
@@ -20,6 +21,7 @@ from confluent_kafka import Message
 from driftline.contracts import prediction_fields as fields
 from driftline.runtime import metrics
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.ids import are_made
 from driftline.serving.claims import OVER_HTTP, Claim, Claims, place_of, raw_id
 from driftline.serving.logged_answers import LoggedAnswers
 from services.predictor.doubts import find_claimed
@@ -56,10 +58,14 @@ class TopicRepeats:
         named = [(row, raw) for row, one in enumerate(ids) if (raw := raw_id(one)) is not None]
         places = [place_of(messages[row].partition() or 0, messages[row].offset() or 0) for row, _ in named]
         others = self._claims.first([raw for _, raw in named], places)  # (1)
-        if not others:
+        made = np.flatnonzero(are_made(b"".join([raw for _, raw in named]))).tolist()
+        logged = [
+            number for number in made if number not in others and self._find_made(ids[named[number][0]])
+        ]
+        if not others and not logged:
             return requests
         new = np.ones(len(ids), np.bool_)
-        new[[named[number][0] for number in others]] = False  # (3)
+        new[[named[number][0] for number in (*others, *logged)]] = False  # (3, 5)
         over_http = [number for number, place in others.items() if place == OVER_HTTP]
         numbers = {ids[named[number][0]].lower(): number for number in over_http}
         unanswered = self._not_answered(numbers)
@@ -72,7 +78,7 @@ class TopicRepeats:
         return requests.filter(pa.array(new))
 
     def release_failed(self, predictions: pa.RecordBatch) -> None:
-        """Forget requests that could not be answered (5); raise UnavailableError where Redis does not answer."""
+        """Forget requests that could not be answered (6); raise UnavailableError where Redis does not answer."""
         failed = predictions.filter(pc.equal(predictions.column(fields.STATUS), _FAILED))
         if len(failed):
             ids = [raw_id(one) for one in failed.column(fields.REQUEST_ID).to_pylist()]
@@ -82,6 +88,13 @@ class TopicRepeats:
         """Close the connections."""
         self._claims.close()
         self._log.close()
+
+    def _find_made(self, request_id: str) -> bool:
+        """Tell whether the log has an answer under a UUID of ours (5)."""
+        value = self._log.find_made(request_id)
+        if value is not None:
+            self._claims.keep([request_id], [value])
+        return value is not None
 
     def _not_answered(self, asked: Iterable[str]) -> list[str]:
         """Return those of some requests of HTTP that nobody answers (4)."""
