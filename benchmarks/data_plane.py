@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.console import Console
 
-from benchmarks import events, peers
+from benchmarks import events, faust_scorer, peers
 from benchmarks.comparison import Comparison
 from benchmarks.feature_store_path import PROJECT, applied_per_second
 from benchmarks.model import write_model
@@ -39,6 +39,7 @@ from services.predictor.assembly import Predictor
 from services.predictor.settings import PredictorSettings
 
 FAUST_ROWS = 30_000
+FAUST_REQUESTS = 5_000
 REQUESTS = 120_000
 _READY_SECONDS = 60.0
 
@@ -166,7 +167,7 @@ def prepare(bench: Bench, environment: dict[str, str], console: Console) -> None
     console.print(f"loading {bench.rows:,} events")
     ids = load_events(bench, bench.project)
     write_model(bench.project, bench.folder / "models", bench.pipeline)
-    for name in ("echo-source", "echo", "round-trip"):
+    for name in ("echo-source", "echo", "round-trip", faust_scorer.ANSWERS):
         create_topic(bench.bootstrap, name)
     _load_requests(bench, ids[bench.topics.prediction_requests])
 
@@ -245,19 +246,41 @@ def comparisons(bench: Bench) -> list[Comparison]:
             aim=0.5,
             note="one view of 4,000 entities, boosting in ONNX, full log; the echo copies the requests' bytes",
         ),
+        Comparison(
+            name="stream predictor / Faust agent",
+            unit="requests/s",
+            ours=lambda: predicted_per_second(bench),
+            theirs=lambda: faust_scored_per_second(bench),
+            note="the agent reads the same features and runs the same ONNX model, message by message, at least once",
+        ),
     ]
 
 
 def faust_per_second(bench: Bench, topic: str) -> float:
     """Run the Faust peer in a process of its own and return its rate."""
+    schema = str(PROJECT / "schemas" / "reading.avsc")
+    return _faust_rate(bench, "faust_peer", topic, str(FAUST_ROWS), schema)
+
+
+def faust_scored_per_second(bench: Bench) -> float:
+    """Answer the first requests with a Faust agent in a process of its own and return its rate."""
+    fill_store(bench)
+    return _faust_rate(bench, "faust_scorer", bench.topics.prediction_requests, str(FAUST_REQUESTS))
+
+
+def _faust_rate(bench: Bench, module: str, *arguments: str) -> float:
+    """Run a Faust worker until it prints its rate. It is given the broker, ``arguments`` and a folder of its own."""
     bench.count += 1
     folder = bench.folder / f"faust{bench.count}"
     folder.mkdir()
-    command = [
-        *(sys.executable, "-m", "benchmarks.faust_peer", bench.bootstrap, topic, str(FAUST_ROWS)),
-        *(str(PROJECT / "schemas" / "reading.avsc"), str(folder)),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = {
+        **os.environ,
+        **bench.environment,
+        "DRIFTLINE_MODELS": str(bench.folder / "models"),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", f"benchmarks.{module}", bench.bootstrap, *arguments, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     try:
         for line in process.stdout or ():
             if b'"rate"' in line:

@@ -29,7 +29,9 @@ _CHUNK = 1_000
 _SLACK_SECONDS = 60
 #: Where the first asker of a request is: a partition and an offset of the request topic, or HTTP.
 _PLACE = struct.Struct(">IQ")
-OVER_HTTP = b"\xff" * _PLACE.size
+PLACE_BYTES = _PLACE.size
+OVER_HTTP = b"\xff" * PLACE_BYTES
+_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +116,20 @@ class Claims:
         keys = [self.key(one) for one in request_ids]
         marked = [_LOGGED + value for value in values]
         self._asked(lambda: self._keep(keys, marked))
-        self.first([raw_id(one) or b"" for one in request_ids], [OVER_HTTP] * len(request_ids))
+        self.first(b"".join([raw_id(one) or b"" for one in request_ids]), OVER_HTTP * len(request_ids))
 
-    def first(self, raw_ids: Sequence[bytes], places: Sequence[bytes]) -> dict[int, bytes]:
+    def first(self, raw_ids: bytes, places: bytes) -> dict[int, bytes]:
         """Note where requests are asked; return the places of those asked elsewhere first, by number.
 
-        ``raw_ids`` have 16 bytes. Raises UnavailableError where Redis does not say: who asks again finds it.
+        Ids of 16 bytes and their places lie side by side. Raises UnavailableError where Redis does not say: who asks again
+        finds it.
         """
         others: dict[int, bytes] = {}
-        for start in range(0, len(raw_ids), _CHUNK):
-            some = slice(start, start + _CHUNK)
-            told = self._asked(partial(self._first, raw_ids[some], places[some]))
+        for start in range(0, len(raw_ids) // _ID_BYTES, _CHUNK):
+            ids = raw_ids[start * _ID_BYTES : (start + _CHUNK) * _ID_BYTES]
+            told = self._asked(
+                partial(self._first, ids, places[start * PLACE_BYTES : (start + _CHUNK) * PLACE_BYTES])
+            )
             others.update(
                 (start + number, place) for number, place in zip(told[::2], told[1::2], strict=True)
             )
@@ -180,9 +185,9 @@ class Claims:
         left = (now // self._seconds + 2) * self._seconds - now + 2 * _SLACK_SECONDS
         return [f"{self._spans}{span}" for span in spans], left
 
-    def _first(self, raw_ids: Sequence[bytes], places: Sequence[bytes]) -> list[Any]:
+    def _first(self, raw_ids: bytes, places: bytes) -> list[Any]:
         keys, left = self._span_keys()
-        arguments = [left, b"".join(raw_ids), len(keys), b"".join(places)]
+        arguments = [left, raw_ids, len(keys), places]
         return cast("list[Any]", FIRST.run(self._server(keys[0]), keys, arguments))
 
     def _claim(self, request_ids: Sequence[str], values: Sequence[bytes]) -> list[bytes | None]:
@@ -198,7 +203,7 @@ class Claims:
         for key, value in zip(keys, values, strict=True):
             pipeline.set(key, value, nx=True, get=True, ex=self._seconds)
         found: list[bytes | None] = pipeline.execute()
-        for number in self.first(raw, [OVER_HTTP] * len(raw)):
+        for number in self.first(b"".join(raw), OVER_HTTP * len(raw)):
             if found[number] is None:
                 self.drop([request_ids[number]])
                 found[number] = _ON_TOPIC

@@ -128,6 +128,7 @@ class KafkaSink:
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
             "linger.ms": 1,
+            "delivery.report.only.error": True,  # a commit waits for every message, and fails where one does
             "queue.buffering.max.messages": 500_000,
             "batch.num.messages": 10_000,
             "socket.nagle.disable": True,
