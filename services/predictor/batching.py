@@ -53,7 +53,6 @@ class _Waiting:
         "_alarm",
         "_until",
         "brought",
-        "looked_for",
         "loop",
         "refusal",
         "request",
@@ -68,7 +67,6 @@ class _Waiting:
     ) -> None:
         self.request = request
         self.brought = brought  # the UUID, by the caller
-        self.looked_for = False  # in the log
         self.refusal = refusal
         self.timeout_ms = timeout_ms
         self.tell = tell
@@ -184,8 +182,6 @@ class HttpBatches:
 
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
-        if not brought:  # one that was made claims no answer, and what could not be read is none
-            request = {**request, fields.REQUEST_ID: new_id()}
         answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._queue(_Waiting(request, error, None, partial(_complete, answer), brought=brought))
         return str((await answer)[fields.REQUEST_ID])

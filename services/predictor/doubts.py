@@ -1,6 +1,5 @@
 """Claims of which nobody knows whether the log has their records: waited for, looked for, logged where they are not."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,6 @@ class _Doubt:
     one: Any
     record: RepeatedRecord | None
     until: float
-    made: bool = False
     next_look: float = 0.0
 
     @property
@@ -42,9 +40,7 @@ class Doubts:
     2. The claim was marked: that is the answer. It is gone: the request is a new one.
     3. It is older: one process takes it over, and looks for the record in the log. There: that is the answer.
        Not there: it is logged as it was claimed.
-    4. A UUID that a predictor made has no claim before it is asked again: its record is looked for in the log, where it must
-       be. There: that is the answer, and claimed from now on. Not there: the request is a new one.
-    5. The topic answers, so there is no claim: the record is looked for in the log. There: that is the answer, and
+    4. The topic answers, so there is no claim: the record is looked for in the log. There: that is the answer, and
        claimed from now on. Not there within a second: the caller asks again.
 
     Parameters
@@ -83,10 +79,6 @@ class Doubts:
         wait = _TOPIC_SECONDS if record is None else self._delivery_seconds + _PATIENCE_SECONDS
         self._came.put(_Doubt(one, record, time.monotonic() + wait))
 
-    def add_made(self, one: Any) -> None:
-        """Take a request that brings a UUID of ours."""
-        self._came.put(_Doubt(one, None, math.inf, made=True))
-
     def close(self) -> None:
         """Stop; who still waits is told to ask again."""
         if self._thread is not None:
@@ -121,9 +113,6 @@ class Doubts:
         claims = self._claims.look([one.id for one in self._open])
         for doubt in list(self._open):
             claim = claims.get(doubt.id)
-            if claim is None and doubt.made:
-                self._look_for_made(doubt)
-                continue
             if claim is None and doubt.record is None:
                 if time.monotonic() >= doubt.next_look:
                     self._look_for_topics(doubt)
@@ -141,7 +130,7 @@ class Doubts:
                 self._send(doubt.one, self._log.read(claim.value), claim.value)
 
     def _look_for_topics(self, doubt: _Doubt) -> None:
-        """Answer with the record that the topic made (5)."""
+        """Answer with the record that the topic made (4)."""
         value = self._log.find(doubt.id, self._claims.asked_since_ms(doubt.id))
         if value is not None:
             self._claims.keep([doubt.id], [value])
@@ -155,16 +144,6 @@ class Doubts:
             self._fail(doubt.one, UnavailableError(reason))
         else:
             doubt.next_look = time.monotonic() + _TOPIC_POLL_SECONDS
-
-    def _look_for_made(self, doubt: _Doubt) -> None:
-        """Answer with the record that was made under a UUID of ours, or take the request as new (4)."""
-        value = self._log.find_made(doubt.id)
-        self._open.remove(doubt)
-        if value is None:
-            self._anew(doubt.one)
-        else:
-            self._claims.keep([doubt.id], [value])
-            self._resolve(doubt.one, Claim(value, logged=True))
 
     def _settled(self, doubt: _Doubt, claim: Claim) -> Claim | None:
         """Return a claim that is in doubt no more (3): logged, or to be logged. None: look again later."""

@@ -14,16 +14,11 @@ Framed: TypeAlias = tuple["Waiting", Record, bytes | BadMessageError]
 
 
 class Waiting(Protocol):
-    """A request and its caller.
-
-    ``brought`` says whether the UUID is the caller's, ``looked_for`` that the log has no answer to it, ``sent`` that no
-    more is to be done.
-    """
+    """A request and its caller. ``brought`` says whether the UUID is the caller's, ``sent`` that no more is to be done."""
 
     request: Record
     refusal: str | None
     brought: bool
-    looked_for: bool
     sent: bool
     loop: asyncio.AbstractEventLoop
 

@@ -16,8 +16,11 @@ from driftline.features import FeatureView
 from driftline.features.entity_keys import split_key
 from driftline.features.read import ViewValues
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.logging import get_logger
 from services.predictor.answers import FeatureAnswers
 from services.predictor.zero_wait_queue import ZeroWaitQueue, call
+
+_log = get_logger(__name__)
 
 #: What a read comes to: the answer as JSON, or what went wrong.
 Outcome: TypeAlias = bytes | Exception
@@ -179,7 +182,10 @@ class FeatureReads:
 
 def _settle(settled: Sequence[tuple[_Asked, Outcome]]) -> None:
     for one, outcome in settled:
-        one.tell(outcome)
+        try:
+            one.tell(outcome)
+        except Exception as error:  # noqa: BLE001 - the others are told
+            _log.error("telling of a feature read failed", exc_info=error)
 
 
 def _complete(answer: "asyncio.Future[bytes]", outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
@@ -15,8 +16,19 @@ _log = get_logger(__name__)
 _GATHER_SECONDS = 0.01
 _MOST = 1_000
 
-#: A request's id, its framed record, and whether the log has it (None: it never got there).
-_Mark: TypeAlias = tuple[str, bytes, bool | None]
+
+class _State(Enum):
+    """What became of a record."""
+
+    LOGGED = auto()
+    LOGGED_UNCLAIMED = auto()
+    UNSURE = auto()
+    UNSENT = auto()
+
+
+_IN_THE_LOG = (_State.LOGGED, _State.LOGGED_UNCLAIMED)
+#: A request's id, its framed record, and what became of it.
+_Mark: TypeAlias = tuple[str, bytes, _State]
 
 
 class Marks:
@@ -36,15 +48,19 @@ class Marks:
 
     def logged(self, request_id: str, value: bytes) -> None:
         """The log has a record: its claim is marked, and made where there is none."""
-        self._waiting.put((request_id, value, True))
+        self._waiting.put((request_id, value, _State.LOGGED))
+
+    def logged_unclaimed(self, request_id: str, value: bytes) -> None:
+        """The log has a record under a caller's UUID that was not claimed: that is noted as well."""
+        self._waiting.put((request_id, value, _State.LOGGED_UNCLAIMED))
 
     def unsure(self, request_id: str, value: bytes) -> None:
         """The log may have a record: its claim is made where there is none."""
-        self._waiting.put((request_id, value, False))
+        self._waiting.put((request_id, value, _State.UNSURE))
 
     def unsent(self, request_id: str) -> None:
         """The log has not been sent a record: its claim is dropped."""
-        self._waiting.put((request_id, b"", None))
+        self._waiting.put((request_id, b"", _State.UNSENT))
 
     def close(self) -> None:
         """Write what waits, then stop."""
@@ -67,12 +83,15 @@ class Marks:
             self._write([one for one in taken if one is not None])
 
     def _write(self, marks: Sequence[_Mark]) -> None:
-        logged = [(name, value) for name, value, state in marks if state is True]
-        unsure = [(name, value) for name, value, state in marks if state is False]
-        unsent = [name for name, _, state in marks if state is None]
+        unclaimed = [name for name, _, state in marks if state is _State.LOGGED_UNCLAIMED]
+        logged = [(name, value) for name, value, state in marks if state in _IN_THE_LOG]
+        unsure = [(name, value) for name, value, state in marks if state is _State.UNSURE]
+        unsent = [name for name, _, state in marks if state is _State.UNSENT]
         try:
             if logged:
                 self._claims.keep(*zip(*logged, strict=True))
+            if unclaimed:
+                self._claims.note(unclaimed)
             if unsure:
                 self._claims.claim(*zip(*unsure, strict=True))
             if unsent:

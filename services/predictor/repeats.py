@@ -11,8 +11,8 @@
 6. A claim that is not marked is in doubt: another process is at 4, or ended there. It is waited for, and then looked
    for in the log; what is not there is logged (``Doubts``).
 
-A UUID that we made is unknown to its caller until 4, and then the log has it: nothing is read or written for it. Who brings
-one (``is_made``) is looked for in the log, once, before 2 (``Doubts``).
+A UUID that we made is unknown to its caller until 4. So it is claimed and marked together, at 5; that it was asked over HTTP
+shows by itself (``ids.is_made``).
 """
 
 import threading
@@ -23,7 +23,6 @@ from functools import partial
 from driftline.contracts import prediction_fields as fields
 from driftline.runtime.acknowledged_producer import Acknowledgement
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
-from driftline.runtime.ids import is_made
 from driftline.serving.claimed_reads import ReadsBesideClaims
 from driftline.serving.claims import Claim, Claims
 from driftline.serving.kept_answers import KeptAnswers, RepeatedRecord
@@ -81,7 +80,7 @@ class Repeats(EachAnew):
 
     def first(self, taken: Sequence[Waiting]) -> Sequence[Waiting]:
         """Return the requests that nobody in this process has on its way."""
-        return [one for one in taken if not one.brought or (self._leads(one) and not self._may_be_made(one))]
+        return [one for one in taken if not one.brought or self._leads(one)]
 
     def want(self, taken: Sequence[Waiting]) -> None:
         """Have the claims of requests, of one model, read with their features."""
@@ -151,15 +150,18 @@ class Repeats(EachAnew):
             and one.refusal is None
             and record[fields.STATUS] != _FAILED
         )
-        logs = isinstance(logged, Acknowledgement)
-        told: Record = RepeatedRecord(record) if answers and logs else record
-        followers = self._take_followers(request_id, one, told if answers and logs and one.brought else None)
-        if answers and one.brought:
-            if logs:
-                self._marks.logged(request_id, value)  # type: ignore[arg-type]
-            elif isinstance(logged, UnavailableError):
+        if answers and isinstance(logged, Acknowledgement):
+            told: Record = RepeatedRecord(record)
+            followers = self._take_followers(request_id, one, told)
+            claimed = not one.brought or record[fields.DEGRADED] is None
+            mark = self._marks.logged if claimed else self._marks.logged_unclaimed
+            mark(request_id, value)  # type: ignore[arg-type]
+        else:
+            told = record
+            followers = self._take_followers(request_id, one, None)
+            if answers and isinstance(logged, UnavailableError):
                 self._marks.unsure(request_id, value)  # type: ignore[arg-type]
-            else:
+            elif answers:
                 self._marks.unsent(request_id)
         for follower in followers:
             call(follower.loop, partial(follower.settle, told, failure, logged))
@@ -182,14 +184,6 @@ class Repeats(EachAnew):
             assert found.answer is not None  # noqa: S101
             call(one.loop, partial(one.settle, found.answer, None, _BEFORE))
         return False
-
-    def _may_be_made(self, one: Waiting) -> bool:
-        """Tell whether a request's UUID is of ours, so that the log may have its answer; it is looked for there, once."""
-        if one.looked_for or not is_made(one.request[fields.REQUEST_ID]):
-            return False
-        one.looked_for = one.sent = True
-        self._doubts.add_made(one)
-        return True
 
     def _found(self, one: Waiting, claim: Claim) -> None:
         """Settle a request whose UUID was claimed before (2, 3)."""

@@ -40,7 +40,7 @@ def repeats_of(
     kept = KeptAnswers(project, schema_of)
     doubts = Doubts(
         _claims(settings, topics),
-        _logged(settings, topics, kept),
+        LoggedAnswers(settings.kafka_config(), topics.predictions, kept.read),
         delivery_seconds=_on_its_way_seconds(settings),
     )
     own = _claims(settings, topics)
@@ -59,7 +59,7 @@ def topic_repeats_of(
         return None
     return TopicRepeats(
         _claims(settings, topics),
-        _logged(settings, topics, KeptAnswers(project, schema_of)),
+        LoggedAnswers(settings.kafka_config(), topics.predictions, KeptAnswers(project, schema_of).read),
         delivery_seconds=_on_its_way_seconds(settings),
     )
 
@@ -70,15 +70,6 @@ def _claims(settings: PredictorSettings, topics: Topics) -> Claims:
         prefix=topics.prefix,
         seconds=settings.answer_seconds,
         timeout_seconds=TIMEOUT_SECONDS,
-    )
-
-
-def _logged(settings: PredictorSettings, topics: Topics, kept: KeptAnswers) -> LoggedAnswers:
-    return LoggedAnswers(
-        settings.kafka_config(),
-        topics.predictions,
-        kept.read,
-        made_seconds=settings.deadline_seconds + _on_its_way_seconds(settings),  # it waits, then it is sent
     )
 
 

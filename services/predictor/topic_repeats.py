@@ -4,10 +4,10 @@
 2. A message that finds its own place was noted in a batch that was not committed: it is scored. So a kill between 1 and
    the commit loses nothing, and the transaction answers it once.
 3. One that finds another place is dropped: the message there was answered, or will be, by 2.
-4. One that HTTP has answered is dropped. HTTP may be about to answer it, or have died before: it is waited for, and
-   then looked for in the log. What is not there is taken over.
-5. One that brings a UUID of a predictor's is looked for in the log, where HTTP's answer to it must be.
-6. What FAILED is forgotten before the commit: asked again, it is tried again.
+4. One that HTTP has answered is dropped: its UUID is noted, or is one that a predictor has made for a caller without one
+   (``are_made``), and its claim tells. HTTP may be about to answer it, or have died before: it is waited for, and then
+   looked for in the log. What is not there is taken over.
+5. What FAILED is forgotten before the commit: asked again, it is tried again.
 """
 
 import time
@@ -61,13 +61,12 @@ class TopicRepeats:
         rows, found = raw_ids(ids)
         raw, places = found.tobytes(), _places(messages, rows)
         others = self._claims.first(raw, places)  # (1)
-        made = np.flatnonzero(are_made(raw)).tolist()
-        logged = [one for one in made if one not in others and self._find_made(ids[rows[one]].as_py())]
-        if not others and not logged:
+        made = [number for number in np.flatnonzero(are_made(raw)).tolist() if number not in others]
+        if not others and not made:
             return requests
         new = np.ones(len(ids), np.bool_)
-        new[rows[[*others, *logged]]] = False  # (3, 5)
-        over_http = [number for number, place in others.items() if place == OVER_HTTP]
+        new[rows[[*others, *made]]] = False  # (3)
+        over_http = [number for number, place in others.items() if place == OVER_HTTP] + made
         numbers = {ids[rows[number]].as_py().lower(): number for number in over_http}
         unanswered = self._not_answered(numbers)
         if unanswered:
@@ -82,7 +81,7 @@ class TopicRepeats:
         return requests.filter(pa.array(new))
 
     def release_failed(self, predictions: pa.RecordBatch) -> None:
-        """Forget requests that could not be answered (6); raise UnavailableError where Redis does not answer."""
+        """Forget requests that could not be answered (5); raise UnavailableError where Redis does not answer."""
         failed = predictions.filter(pc.equal(predictions.column(fields.STATUS), _FAILED))
         if len(failed):
             _, raw = raw_ids(failed.column(fields.REQUEST_ID))
@@ -93,13 +92,6 @@ class TopicRepeats:
         """Close the connections."""
         self._claims.close()
         self._log.close()
-
-    def _find_made(self, request_id: str) -> bool:
-        """Tell whether the log has an answer under a UUID of ours (5)."""
-        value = self._log.find_made(request_id)
-        if value is not None:
-            self._claims.keep([request_id], [value])
-        return value is not None
 
     def _not_answered(self, asked: Iterable[str]) -> list[str]:
         """Return those of some requests of HTTP that nobody answers (4)."""

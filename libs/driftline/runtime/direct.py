@@ -120,7 +120,7 @@ class DirectRequest:
 
     def waits(self) -> bool:
         """Tell whether the client still waits for an answer."""
-        return not (self.response_complete or self.disconnected)
+        return not self.response_complete
 
     def answer_json(self, body: bytes, more_head: bytes = b"") -> None:
         """Answer 200; ``more_head`` has more header lines."""
@@ -137,6 +137,14 @@ class DirectRequest:
         self.keep_alive = False
         self.respond(problem(500, detail, title="Internal error"))
 
+    def abandon(self) -> None:
+        """Forget a client that has gone before it was answered."""
+        if not self.response_complete:
+            self.response_complete = True
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._routes.meter.leave()
+
     def _late(self) -> None:
         detail = late_detail(self._routes.limits)
         self.respond(problem(503, detail, title=LATE_TITLE, retry_after=1))
@@ -149,8 +157,7 @@ class DirectRequest:
         if self._alarm is not None:
             self._alarm.cancel()
         self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
-        if not self.disconnected:
-            self._wire.respond(self, status, head, body)
+        self._wire.respond(self, status, head, body)
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

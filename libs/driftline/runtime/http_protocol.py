@@ -71,7 +71,7 @@ class DirectProtocol(GatheringProtocol):
         super().__init__(*arguments, **named)
         self._direct = direct
         self._route: DirectRoute | None = None  # of the request whose body is being read
-        self._body = b""
+        self._body = bytearray()
         self._impatience: asyncio.TimerHandle | None = None
 
     def respond(self, request: DirectRequest, status: int, head: bytes, body: bytes) -> None:
@@ -92,12 +92,16 @@ class DirectProtocol(GatheringProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             self._stop_reading()
+        elif self._route is not None and self._declared_too_large():
+            self._leave_to_application()
         elif self._route is not None and self._impatience is None:
             self._impatience = self.loop.call_later(_BODY_SECONDS, self._leave_to_application)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End a connection."""
+        """End a connection; what it asked for is waited for no more."""
         self._stop_reading()
+        if isinstance(self.cycle, DirectRequest):
+            self.cycle.abandon()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -131,13 +135,13 @@ class DirectProtocol(GatheringProtocol):
         if self._route is None:
             super().on_body(body)
             return
-        self._body = self._body + body if self._body else body
+        self._body += body
         if len(self._body) > self._direct.limits.max_body_bytes:
             self._leave_to_application()
 
     def on_message_complete(self) -> None:
         """Offer a whole request to its route."""
-        route, body = self._route, self._body
+        route, body = self._route, bytes(self._body)
         if route is None:
             super().on_message_complete()
             return
@@ -159,15 +163,19 @@ class DirectProtocol(GatheringProtocol):
                 super().on_body(body)
             super().on_message_complete()
 
+    def _declared_too_large(self) -> bool:
+        declared = dict(self.headers).get(b"content-length", b"")
+        return declared.isdigit() and int(declared) > self._direct.limits.max_body_bytes
+
     def _stop_reading(self) -> None:
-        self._route, self._body = None, b""
+        self._route, self._body = None, bytearray()
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
 
     def _leave_to_application(self) -> None:
         """Give the application a request whose body is still coming."""
-        body = self._body
+        body = bytes(self._body)
         self._stop_reading()
         self._begin_application()
         if body:

@@ -22,7 +22,7 @@ def new_id() -> str:
 def made_id() -> str:
     """Return a new UUIDv7 that ``is_made`` knows again.
 
-    Its maker need not remember it: who asks with it again is looked for where its answer lies, from its time on.
+    So it need not be noted anywhere that it was made.
     """
     made = uuid_utils.uuid7().int >> 24
     text = f"{made << 24 | _check(made):032x}"

@@ -112,10 +112,16 @@ class Claims:
         return claims_of(request_ids, others)
 
     def keep(self, request_ids: Sequence[str], values: Sequence[bytes]) -> None:
-        """Note that the log has these framed records; raise UnavailableError where that is not certain."""
+        """Note that the log has these framed records; raise UnavailableError where that is not certain.
+
+        That they were asked over HTTP is not noted: ``claim`` has done so, or ``note`` does.
+        """
         keys = [self.key(one) for one in request_ids]
         marked = [_LOGGED + value for value in values]
         self._asked(lambda: self._keep(keys, marked))
+
+    def note(self, request_ids: Sequence[str]) -> None:
+        """Note that requests were asked over HTTP, where the topic was not first; UnavailableError as ``first``."""
         self.first(b"".join([raw_id(one) or b"" for one in request_ids]), OVER_HTTP * len(request_ids))
 
     def first(self, raw_ids: bytes, places: bytes) -> dict[int, bytes]:

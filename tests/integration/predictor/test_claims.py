@@ -135,6 +135,7 @@ def test_http_and_topic_know_of_each_other(some: Some) -> None:
     assert first(topic, raw, places) == {2: OVER_HTTP, 3: OVER_HTTP}
     made = new_id()
     http.keep([made], [b"a"])
+    http.note([made])
     assert topic.first(raw_id(made) or b"", place_of(1, 9)) == {0: OVER_HTTP}
 
 

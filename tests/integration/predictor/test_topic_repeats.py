@@ -16,7 +16,7 @@ from driftline.runtime.ids import new_id
 from driftline.streaming.kafka_sink import KafkaSink
 from services.predictor.marks import Marks
 from tests.integration.predictor.conftest import Running, Shop
-from tests.integration.predictor.test_repeats import claim_key, replayed, running
+from tests.integration.predictor.test_repeats import claim_key, replayed, running, until_marked
 
 
 class Crash(BaseException):
@@ -139,8 +139,8 @@ def test_http_first_and_then_the_topic(shop: Shop) -> None:
         for request in requests:
             assert one.ask(**body_of(request)).status_code == 200
         made = one.ask(**{**body_of(requests[0]), "request_id": None}).json()["request_id"]
-        assert not shop.redis.exists(claim_key(shop, made))
-        shop.ask_topic(*requests, shop.request(request_id=made), last := shop.request())
+        until_marked(shop, made)
+        shop.ask_topic(*requests, shop.request(request_id=made.upper()), last := shop.request())
         log = shop.log(5)
     assert counts(log) == {**{one["request_id"]: 1 for one in requests}, made: 1, last["request_id"]: 1}
     assert [one["channel"] for (one,) in log.values()].count("HTTP") == 4

@@ -115,6 +115,17 @@ def test_a_body_in_pieces_is_waited_for_a_moment(port: int) -> None:
         assert read_answers(connection, ["POST"])[0].body == b'"direct abc"'
 
 
+def test_a_body_in_very_many_pieces_is_whole(port: int) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % letter for letter in b"a" * 999) + b"0\r\n\r\n"
+    sent = request_bytes("POST", ROUTE.encode(), b"transfer-encoding: chunked") + chunks
+    assert exchange(port, [sent], ["POST"])[0].body == b'"direct ' + b"a" * 999 + b'"'
+
+
+def test_a_body_that_is_declared_too_large_is_refused_before_it_comes(port: int) -> None:
+    head = request_bytes("POST", ROUTE.encode(), b"content-length: 1001")
+    assert exchange(port, [head], ["POST"])[0].status == 413
+
+
 def test_a_body_that_takes_longer_is_the_applications() -> None:
     with (
         served(Echo().application(deadline_seconds=0.6)) as port,
@@ -206,6 +217,7 @@ def test_who_goes_away_is_forgotten() -> None:
             assert echo.held[0].waits()
         while echo.held[0].waits():
             time.sleep(0.005)
+        assert in_flight() == before
         echo.release(0, b"1")
         assert fetch(port, "POST", ROUTE.encode(), body=b"x").status == 200
     assert in_flight() == before
