@@ -6,12 +6,12 @@ Run as a process of its own: python -m benchmarks.faust_peer BOOTSTRAP TOPIC ROW
 import io
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import fastavro
-import faust
+
+from benchmarks.faust_worker import counter, make_app, run
 
 HEADER = 5
 
@@ -21,35 +21,20 @@ def main() -> None:
     bootstrap, topic_name, rows_text, schema_file, folder = sys.argv[1:6]
     rows = int(rows_text)
     schema = fastavro.parse_schema(json.loads(Path(schema_file).read_text()))
-    app = faust.App(
-        f"bench-faust-{Path(folder).name}",
-        broker=f"kafka://{bootstrap}",
-        datadir=folder,
-        store="memory://",
-        web_enabled=False,
-        topic_partitions=1,
-        topic_replication_factor=1,
-        stream_wait_empty=False,
-        consumer_auto_offset_reset="earliest",
-        broker_commit_interval=0.5,
-    )
+    app = make_app("bench-faust", bootstrap, folder)
+    count = counter(rows)
     topic = app.topic(topic_name, value_serializer="raw", key_serializer="raw", partitions=1)
     table = app.Table("sums", default=lambda: [0, 0.0], partitions=1)
-    state: dict[str, Any] = {"seen": 0, "begun": 0.0}
 
     @app.agent(topic)
     async def add(stream: Any) -> None:
         async for value in stream:
-            state["begun"] = state["begun"] or time.perf_counter()
             event = fastavro.schemaless_reader(io.BytesIO(value[HEADER:]), schema)
             number, total = table[event["sensor"]]
             table[event["sensor"]] = [number + 1, total + event["value"]]
-            state["seen"] += 1
-            if state["seen"] == rows:
-                print(json.dumps({"rate": rows / (time.perf_counter() - state["begun"])}), flush=True)
+            count()
 
-    worker = faust.Worker(app, loglevel="error", redirect_stdouts=False)
-    worker.execute_from_commandline()
+    run(app)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A Faust agent that does the stream predictor's work message by message: fastavro, our store and kernel, ONNX, a topic.
 
-At least once: it commits every half second. Prints its rate as JSON.
+At least once. Prints its rate as JSON.
 
 Run as a process of its own: python -m benchmarks.faust_scorer BOOTSTRAP TOPIC ROWS DATA_FOLDER
 """
@@ -9,15 +9,14 @@ import io
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import fastavro
-import faust
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.faust_worker import counter, make_app, run
 from benchmarks.feature_store_path import PROJECT
 from driftline.contracts.project_schemas import prediction_request_schema
 from driftline.features.online import OnlineStore
@@ -43,26 +42,14 @@ def main() -> None:
         raise SystemExit("the model has no active version")
     scorer = Scorer(bundle)
     schema = fastavro.parse_schema(prediction_request_schema(project))
-    app = faust.App(
-        f"bench-faust-scorer-{Path(folder).name}",
-        broker=f"kafka://{bootstrap}",
-        datadir=folder,
-        store="memory://",
-        web_enabled=False,
-        topic_partitions=1,
-        topic_replication_factor=1,
-        stream_wait_empty=False,
-        consumer_auto_offset_reset="earliest",
-        broker_commit_interval=0.5,
-    )
+    app = make_app("bench-faust-scorer", bootstrap, folder)
+    count = counter(rows)
     requests = app.topic(topic_name, value_serializer="raw", key_serializer="raw")
     answers = app.topic(ANSWERS, value_serializer="raw", key_serializer="raw", partitions=1)
-    state: dict[str, Any] = {"seen": 0, "begun": 0.0}
 
     @app.agent(requests)
     async def answer(stream: Any) -> None:
         async for value in stream:
-            state["begun"] = state["begun"] or time.perf_counter()
             request: Any = fastavro.schemaless_reader(io.BytesIO(value[peers.HEADER :]), schema)
             sensor, as_of = request["sensor"], request["event_time"]
             as_of_us = as_of if isinstance(as_of, int) else round(as_of.timestamp() * 1e6)
@@ -71,12 +58,9 @@ def main() -> None:
             score = float(scorer.score(numeric, {"sensor": [sensor]})[0])
             told = {"request_id": request["request_id"], "score": score, "values": read.values[0].tolist()}
             await answers.send(key=request["request_id"].encode(), value=json.dumps(told).encode())
-            state["seen"] += 1
-            if state["seen"] == rows:
-                print(json.dumps({"rate": rows / (time.perf_counter() - state["begun"])}), flush=True)
+            count()
 
-    worker = faust.Worker(app, loglevel="error", redirect_stdouts=False)
-    worker.execute_from_commandline()
+    run(app)
 
 
 if __name__ == "__main__":

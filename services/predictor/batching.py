@@ -23,6 +23,7 @@ from driftline.project import InputType, Project
 from driftline.runtime import metrics
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.futures import complete
 from driftline.runtime.ids import made_id, new_id
 from driftline.runtime.logging import get_logger
 from driftline.serving.claimed_reads import ClaimsFoundError
@@ -166,7 +167,7 @@ class HttpBatches:
             The store cannot be read, the log cannot be written, or either was not done in time.
         """
         answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        self.ask(request, partial(_complete, answer), timeout_ms, brought=brought)
+        self.ask(request, partial(complete, answer), timeout_ms, brought=brought)
         return await answer
 
     def ask(
@@ -183,7 +184,7 @@ class HttpBatches:
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
         answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        self._queue(_Waiting(request, error, None, partial(_complete, answer), brought=brought))
+        self._queue(_Waiting(request, error, None, partial(complete, answer), brought=brought))
         return str((await answer)[fields.REQUEST_ID])
 
     def close(self) -> None:
@@ -317,15 +318,6 @@ class HttpBatches:
 
     def _rows(self, taken: Sequence[_Waiting]) -> RequestRows:
         return RequestRows([one.request for one in taken], self._numbers)
-
-
-def _complete(answer: "asyncio.Future[Record]", outcome: Outcome) -> None:
-    if answer.done():  # its caller went away
-        return
-    if isinstance(outcome, DriftlineError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
 
 
 def _by_model(taken: Sequence[_Waiting]) -> Iterable[Sequence[_Waiting]]:

@@ -16,6 +16,7 @@ from driftline.features import FeatureView
 from driftline.features.entity_keys import split_key
 from driftline.features.read import ViewValues
 from driftline.runtime.errors import UnavailableError
+from driftline.runtime.futures import complete
 from driftline.runtime.logging import get_logger
 from services.predictor.answers import FeatureAnswers
 from services.predictor.zero_wait_queue import ZeroWaitQueue, call
@@ -97,7 +98,7 @@ class FeatureReads:
             The store holds this version of the view with other features.
         """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.ask(view, entity, instant_us, partial(_complete, answer), lambda: not answer.done())
+        self.ask(view, entity, instant_us, partial(complete, answer), lambda: not answer.done())
         return await answer
 
     def ask(
@@ -186,12 +187,3 @@ def _settle(settled: Sequence[tuple[_Asked, Outcome]]) -> None:
             one.tell(outcome)
         except Exception as error:  # noqa: BLE001 - the others are told
             _log.error("telling of a feature read failed", exc_info=error)
-
-
-def _complete(answer: "asyncio.Future[bytes]", outcome: Outcome) -> None:
-    if answer.done():  # the caller has gone
-        return
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.futures import complete
 from driftline.runtime.health import Health
 from driftline.runtime.logging import get_logger
 from driftline.runtime.metrics import PRODUCE_FAILURES, PRODUCE_IN_FLIGHT
@@ -152,7 +153,7 @@ class AcknowledgedProducer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Acknowledgement] = loop.create_future()
 
-        self.send_to(loop, topic, key, value, partial(_complete, future), headers)
+        self.send_to(loop, topic, key, value, partial(complete, future), headers)
         return future
 
     def send_to(
@@ -369,15 +370,6 @@ def _settle(told: Sequence[tuple[Tell, Outcome]]) -> None:
             tell(outcome)
         except Exception as error:  # noqa: BLE001 - the others are told
             _log.error("telling of an acknowledgement failed", exc_info=error)
-
-
-def _complete(future: asyncio.Future[Acknowledgement], result: Outcome) -> None:
-    if future.done():  # its caller gave up: a deadline, a client that went away
-        return
-    if isinstance(result, DriftlineError):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def _explain(error: KafkaError, topic: str) -> DriftlineError:
