@@ -75,7 +75,9 @@ class DirectProtocol(GatheringProtocol):
         self._impatience: asyncio.TimerHandle | None = None
 
     def respond(self, request: DirectRequest, status: int, head: bytes, body: bytes) -> None:
-        """Write the answer of a direct route."""
+        """Write the answer of a direct route, unless the connection is over."""
+        if self.transport.is_closing():
+            return
         parts = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -221,6 +222,22 @@ def test_who_goes_away_is_forgotten() -> None:
         echo.release(0, b"1")
         assert fetch(port, "POST", ROUTE.encode(), body=b"x").status == 200
     assert in_flight() == before
+
+
+def test_who_goes_away_with_more_requests_behind_is_not_written_to(caplog: pytest.LogCaptureFixture) -> None:
+    echo, before = Echo(), in_flight()
+    with served(echo.application()) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(post(b"hold") + post(b"next"))
+            assert echo.taken.wait(20)
+            connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # close at once
+        time.sleep(0.1)
+        echo.release(0, b"1")
+        assert fetch(port, "POST", ROUTE.encode(), body=b"x").status == 200
+    assert in_flight() == before
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_stop_waits_for_what_is_under_way() -> None:
