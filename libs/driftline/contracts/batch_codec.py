@@ -30,9 +30,9 @@ from driftline.runtime.errors import BadMessageError, ConfigurationError
 
 #: A batch in doubt is cut into so many spans, and those again, until a span has so few rows.
 _SPANS = 16
+_FEW = 48
 #: From so many records on, columns are encoded faster than records.
 _MANY = 12
-_FEW = 48
 _PANIC = "PanicException"
 _HEADER = itemgetter(slice(0, HEADER_BYTES))
 _BODY = itemgetter(slice(HEADER_BYTES, None))

@@ -153,23 +153,8 @@ class AcknowledgedProducer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Acknowledgement] = loop.create_future()
 
-        self.send_to(loop, topic, key, value, partial(complete, future), headers)
+        self._produce(topic, key, value, headers, loop, partial(complete, future))
         return future
-
-    def send_to(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        topic: str,
-        key: bytes | str | None,
-        value: bytes | None,
-        tell: Tell,
-        headers: Headers = (),
-    ) -> None:
-        """Send from any thread; ``tell`` is called on the event loop with the acknowledgement or the error.
-
-        Raises here what ``send`` does; ``tell`` is not called then.
-        """
-        self._produce(topic, key, value, headers, loop, tell)
 
     def send_together(self, topic: str, messages: Sequence[Sending]) -> None:
         """Send messages from any thread, in one go: much cheaper than one by one, above all where other threads run.

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from driftline.runtime.limits import LATE_TITLE, Limits, RequestMeter, late_detail
 from driftline.runtime.logging import get_logger
-from driftline.runtime.problem import problem
+from driftline.runtime.problem import fault_detail, problem
 
 _log = get_logger(__name__)
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n"
@@ -133,16 +133,12 @@ class DirectRequest:
     def fail(self, error: Exception) -> None:
         """Answer that a fault of ours has happened."""
         _log.error("request failed", path=self.route.path, exc_info=error)
-        detail = f"a fault of ours ({type(error).__name__}); it is in the log"
         self.keep_alive = False
-        self.respond(problem(500, detail, title="Internal error"))
+        self.respond(problem(500, fault_detail(error), title="Internal error"))
 
     def abandon(self) -> None:
         """Forget a client that has gone before it was answered."""
-        if not self.response_complete:
-            self.response_complete = True
-            if self._alarm is not None:
-                self._alarm.cancel()
+        if self._end():
             self._routes.meter.leave()
 
     def _late(self) -> None:
@@ -151,13 +147,18 @@ class DirectRequest:
 
     def _answer(self, status: int, head: bytes, body: bytes) -> None:
         """Answer, once: what comes after the deadline is too late."""
+        if self._end():
+            self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
+            self._wire.respond(self, status, head, body)
+
+    def _end(self) -> bool:
+        """Note that nothing more is to be answered; False where that was so."""
         if self.response_complete:
-            return
+            return False
         self.response_complete = True
         if self._alarm is not None:
             self._alarm.cancel()
-        self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
-        self._wire.respond(self, status, head, body)
+        return True
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

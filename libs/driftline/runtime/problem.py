@@ -189,5 +189,9 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 async def _unexpected(_request: Request, error: Exception) -> Response:
     # Starlette raises the error again after this answer: uvicorn logs it with its traceback and closes the connection,
     # which the client had better know.
-    detail = f"a fault of ours ({type(error).__name__}); it is in the log"
-    return problem(500, detail, title="Internal error", headers={"Connection": "close"})
+    return problem(500, fault_detail(error), title="Internal error", headers={"Connection": "close"})
+
+
+def fault_detail(error: Exception) -> str:
+    """Say that a fault of ours has happened."""
+    return f"a fault of ours ({type(error).__name__}); it is in the log"
