@@ -7,40 +7,56 @@ fields and assembling the log's records differ between the two, never a value.
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
-from driftline.features import Entity, OnStale
-from driftline.features.entity_keys import join_key
-from driftline.features.event_columns import request_keys
-from driftline.features.read import DEGRADED, FRESH, MISSING, STALE
+from driftline.features import OnStale
+from driftline.features.read import DEGRADED, FRESH, MISSING, STALE, ViewValues
 from driftline.models.scoring import Scorer
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime import metrics
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import ConfigurationError, UnavailableError
-from driftline.runtime.ids import UUID_PATTERN, is_uuid
 from driftline.serving.arms import LoadedArm
 from driftline.serving.bounded_reads import Asked, BoundedReads, FeatureReader
-from driftline.serving.outcome import FAILED, REFUSED, FeatureColumns, Outcome, Rows
+from driftline.serving.outcome import ANSWERED, FAILED, REFUSED, FeatureColumns, Outcome, Rows
+from driftline.serving.plain_rows import PlainModel, PlainRows
 from driftline.serving.rack import LoadedModel, ModelRack
+from driftline.serving.request_form import (
+    Requests,
+    instants_of,
+    keys_of,
+    nameless,
+    rows_by_model,
+    sticky_keys,
+)
 from driftline.serving.request_values import FUTURE_US
 from driftline.serving.rows import RequestRows
-from driftline.serving.succession import Change, Inputs, Share, score_in_turn
+from driftline.serving.succession import Change, Inputs, ServedVersion, Share, score_in_turn
 
 _STATUS_NAMES = {FRESH: "fresh", STALE: "stale", MISSING: "missing", DEGRADED: "degraded"}
 
-#: Requests in either form.
-Requests: TypeAlias = pa.RecordBatch | RequestRows
+
+#: Who answered which rows, and what became of breakers (``score_in_turn``).
+Scored: TypeAlias = tuple[list[Share], list[Change]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The values of a model's views; why they are not the store's (``degraded``), or why there are none (``error``)."""
+
+    values: list[ViewValues] = field(default_factory=list)
+    degraded: str | None = None
+    error: str = ""
 
 
 class PredictionEngine:
@@ -67,6 +83,7 @@ class PredictionEngine:
         self.schema = arrow_schema(prediction_schema(project))
         self._columns = FeatureColumns.of(project.request_views)
         self._timer = metrics.STEP_SECONDS.labels("features")
+        self._plain = PlainRows(project, rack)
         self._passed_on = (
             *(fields.REQUEST_ID, fields.MODEL, fields.REQUESTED_AT, fields.EVENT_TIME, fields.CALLER),
             *project.request_entities,
@@ -105,13 +122,37 @@ class PredictionEngine:
             Where the online store cannot be reached, and no model's rule says what then.
         """
         begun = time.perf_counter_ns()
+        if isinstance(requests, RequestRows):
+            plain = self._plain.model(requests.records, self._clock.now_us())
+            if plain is not None:
+                return self._predict_plain(plain, requests, channel, within, begun)
         outcome = Outcome(requests.num_rows, self._columns)
-        as_of_us = _instants(requests)
+        as_of_us = instants_of(requests)
         self._refuse_bad(requests, as_of_us, outcome)
-        for name, asked in _rows_by_model(requests):
+        for name, asked in rows_by_model(requests):
             self._predict_model(name, asked[outcome.open[asked]], requests, as_of_us, outcome, within)
             self._count(name, channel, outcome.status[asked])
-        return self._assemble(requests, outcome, channel, (time.perf_counter_ns() - begun) // 1_000)
+        return self._assemble(requests, outcome, channel, _since(begun))
+
+    def _predict_plain(
+        self, plain: PlainModel, requests: RequestRows, channel: str, within: float, begun: int
+    ) -> list[dict[str, Any]]:
+        """Predict a plain batch; where it turns out not to be one, settle it as any other."""
+        loaded, count = plain.loaded, requests.num_rows
+        read = self._read(loaded, requests, instants_of(requests), within)
+        scored: Scored | None = None
+        if not read.error and read.degraded is None and plain.stays_plain(read.values):
+            scored = score_in_turn(loaded.line, plain.inputs, count, unusable=loaded.unusable)
+            version = _answers_alone(*scored)
+            if version is not None:
+                _predictions(loaded.declaration.name, channel, ANSWERED).inc(count)
+                told = self._told(channel, _since(begun))
+                return plain.records(version.version, scored[0][0].scores, told)
+        outcome, rows = Outcome(count, self._columns), np.arange(count)
+        self._settle(loaded, requests, rows, outcome, read, scored)
+        self._count(loaded.declaration.name, channel, outcome.status)
+        records: list[dict[str, Any]] = self._assemble(requests, outcome, channel, _since(begun))
+        return records
 
     def failed(self, requests: Requests, channel: str, error: str) -> Any:
         """Return predictions that say FAILED for requests that could not be tried."""
@@ -135,8 +176,7 @@ class PredictionEngine:
                 _predictions(label, channel, status).inc(number)
 
     def _refuse_bad(self, requests: Requests, as_of_us: NDArray[np.int64], outcome: Outcome) -> None:
-        nameless = _nameless(requests)
-        outcome.close(nameless.nonzero()[0], REFUSED, "request_id is no UUID")
+        outcome.close(nameless(requests).nonzero()[0], REFUSED, "request_id is no UUID")
         absurd = (as_of_us < 0) | (as_of_us > self._clock.now_us() + FUTURE_US)
         reason = "event_time lies before 1970 or more than a day ahead"
         outcome.close((absurd & outcome.open).nonzero()[0], REFUSED, reason)
@@ -164,21 +204,7 @@ class PredictionEngine:
         if not len(rows):
             return
         taken = requests if len(rows) == requests.num_rows else requests.take(pa.array(rows))
-        try:
-            self._read_features(loaded, taken, rows, as_of_us[rows], outcome, within)
-        except ConfigurationError as error:
-            outcome.close(rows, FAILED, str(error))
-            return
-        except UnavailableError as error:
-            if self._bounded is None:
-                raise
-            outcome.close(rows, FAILED, str(error))
-            return
-        going = outcome.open[rows]
-        if not going.all():
-            rows, taken = rows[going], taken.take(pa.array(np.flatnonzero(going)))
-        if len(rows):
-            self._score(loaded, taken, rows, outcome)
+        self._settle(loaded, taken, rows, outcome, self._read(loaded, taken, as_of_us[rows], within))
 
     @staticmethod
     def _refuse_wrong(
@@ -194,33 +220,65 @@ class PredictionEngine:
                 endless = np.isinf(requests.column(one.name).to_numpy(zero_copy_only=False)[rows])
                 outcome.close(rows[endless], REFUSED, f"input {one.name!r} is not finite")
 
-    def _read_features(
-        self,
-        loaded: LoadedModel,
-        taken: Requests,
-        rows: Rows,
-        as_of_us: NDArray[np.int64],
-        outcome: Outcome,
-        within: float,
-    ) -> None:
+    def _read(
+        self, loaded: LoadedModel, requests: Requests, as_of_us: NDArray[np.int64], within: float
+    ) -> _Read:
+        """Read the features of requests that name all entities."""
         views = loaded.declaration.views
-        keys = {entity.name: _keys(entity, taken) for entity in loaded.declaration.entities}
+        keys = {entity.name: keys_of(entity, requests) for entity in loaded.declaration.entities}
         begun = time.perf_counter()
         asked: list[Asked] = [(view, keys[view.entity.name]) for view in views]
-        if self._bounded is None:
-            read, degraded = self._store.read(asked, as_of_us), None
-        else:
-            read, degraded = self._bounded.read(loaded.declaration, asked, as_of_us, within)
+        try:
+            if self._bounded is None:
+                read = _Read(self._store.read(asked, as_of_us))
+            else:
+                read = _Read(*self._bounded.read(loaded.declaration, asked, as_of_us, within))
+        except ConfigurationError as error:
+            return _Read(error=str(error))
+        except UnavailableError as error:
+            if self._bounded is None:
+                raise
+            return _Read(error=str(error))
         self._timer.observe(time.perf_counter() - begun)
-        if degraded is not None:
-            outcome.degraded.set(rows, degraded)
-        outcome.set_views(rows, [view.ref for view in views])
-        outcome.version.set(rows, loaded.version)
-        for view, values in zip(views, read, strict=True):
-            outcome.set_features(rows, view, values.values, values.age_us)
+        for view, values in zip(views, read.values, strict=True):
             for status, number in enumerate(np.bincount(values.status).tolist()):
                 if number:
                     _served(view.ref, status).inc(number)
+        return read
+
+    def _settle(
+        self,
+        loaded: LoadedModel,
+        requests: Requests,
+        rows: Rows,
+        outcome: Outcome,
+        read: _Read,
+        scored: Scored | None = None,
+    ) -> None:
+        """Settle rows by the features that were read for them, and by their scores where they have been asked for."""
+        if read.error:
+            outcome.close(rows, FAILED, read.error)
+            return
+        self._take_features(loaded, rows, outcome, read)
+        if scored is not None:
+            self._keep(loaded, loaded.whole, scored[0], rows, outcome)
+            self._note(loaded, scored[1], requests)
+            return
+        going = outcome.open[rows]
+        if not going.all():
+            rows, requests = rows[going], requests.take(pa.array(np.flatnonzero(going)))
+        if len(rows):
+            self._score(loaded, requests, rows, outcome)
+
+    @staticmethod
+    def _take_features(loaded: LoadedModel, rows: Rows, outcome: Outcome, read: _Read) -> None:
+        views = loaded.declaration.views
+        if read.degraded is not None:
+            outcome.degraded.set(rows, read.degraded)
+        outcome.set_views(rows, [view.ref for view in views])
+        outcome.version.set(rows, loaded.version)
+        for view, values in zip(views, read.values, strict=True):
+            outcome.set_features(rows, view, values.values, values.age_us)
             if view.on_stale is OnStale.REFUSE:
                 stale = rows[(values.status == STALE) & outcome.open[rows]]
                 outcome.close(stale, REFUSED, f"feature view {view.ref} is stale (older than {view.ttl})")
@@ -240,7 +298,7 @@ class PredictionEngine:
             categorical = {name: some.column(name).to_pylist() for name in manifest.categorical}
             if not scorer.reads_codes:
                 return numeric, categorical
-            read, unmapped = scorer.categories(categorical, _instants(some))
+            read, unmapped = scorer.categories(categorical, instants_of(some))
             for name, number in unmapped.items():
                 metrics.UNMAPPED_CODES.labels(name, manifest.ref).inc(number)
             return numeric, read
@@ -249,25 +307,33 @@ class PredictionEngine:
         if loaded.split is None:
             changes += self._ask(loaded, loaded.whole, inputs, rows, outcome)
         else:
-            for arm, at in loaded.split.assign(_sticky_keys(loaded.split.entity, taken)):
+            for arm, at in loaded.split.assign(sticky_keys(loaded.split.entity, taken)):
                 outcome.arm.set(rows[at], arm.label)
                 outcome.version.set(rows[at], arm.line[0].version)
                 own = inputs if len(at) == len(rows) else _within(inputs, at)
                 changes += self._ask(loaded, arm, own, rows[at], outcome)
+        self._note(loaded, changes, taken)
+
+    def _note(self, loaded: LoadedModel, changes: list[Change], requests: Requests) -> None:
         if changes:
-            self._rack.note(loaded, changes, int(_instants(taken).max()))
+            self._rack.note(loaded, changes, int(instants_of(requests).max()))
 
     def _ask(
         self, loaded: LoadedModel, arm: LoadedArm, inputs: Inputs, rows: Rows, outcome: Outcome
     ) -> list[Change]:
         """Settle the rows of an arm; return what became of breakers."""
         shares, changes = score_in_turn(arm.line, inputs, len(rows), unusable=arm.unusable)
-        for share in shares:
-            self._keep(loaded, arm, share, rows if share.rows is None else rows[share.rows], outcome)
+        self._keep(loaded, arm, shares, rows, outcome)
         return changes
 
+    def _keep(
+        self, loaded: LoadedModel, arm: LoadedArm, shares: list[Share], rows: Rows, outcome: Outcome
+    ) -> None:
+        for share in shares:
+            self._keep_share(loaded, arm, share, rows if share.rows is None else rows[share.rows], outcome)
+
     @staticmethod
-    def _keep(loaded: LoadedModel, arm: LoadedArm, share: Share, rows: Rows, outcome: Outcome) -> None:
+    def _keep_share(loaded: LoadedModel, arm: LoadedArm, share: Share, rows: Rows, outcome: Outcome) -> None:
         """Settle rows that a version answered, or that nobody could."""
         if share.version is None:
             outcome.close(rows, FAILED, share.note)
@@ -284,15 +350,14 @@ class PredictionEngine:
         outcome.decision.set(rows[~above], rule.below)
 
     def _assemble(self, requests: Requests, outcome: Outcome, channel: str, duration_us: int) -> Any:
-        now_us = self._clock.now_us()
         if isinstance(requests, RequestRows):
-            told = {fields.CHANNEL: channel, fields.PREDICTED_AT: now_us, fields.DURATION_US: duration_us}
+            told = self._told(channel, duration_us)
             return [
                 {**request, **made, **told}
                 for request, made in zip(requests.records, outcome.rows(), strict=True)
             ]
         count = outcome.count
-        now = pa.scalar(now_us, pa.timestamp("us"))
+        now = pa.scalar(self._clock.now_us(), pa.timestamp("us"))
         columns = {
             **outcome.columns(),
             **{name: requests.column(name) for name in self._passed_on},
@@ -301,6 +366,26 @@ class PredictionEngine:
             fields.DURATION_US: pa.repeat(pa.scalar(duration_us, pa.int64()), count),
         }
         return pa.RecordBatch.from_arrays([columns[one.name] for one in self.schema], schema=self.schema)
+
+    def _told(self, channel: str, duration_us: int) -> dict[str, Any]:
+        """Return what is the same for all records of a batch."""
+        return {
+            fields.CHANNEL: channel,
+            fields.PREDICTED_AT: self._clock.now_us(),
+            fields.DURATION_US: duration_us,
+        }
+
+
+def _since(begun_ns: int) -> int:
+    """Return the microseconds since an instant of ``time.perf_counter_ns``."""
+    return (time.perf_counter_ns() - begun_ns) // 1_000
+
+
+def _answers_alone(shares: Sequence[Share], changes: Sequence[Change]) -> ServedVersion | None:
+    """Return the version that answered all rows where nothing is to be told beside; else None."""
+    if len(shares) != 1 or changes or shares[0].rows is not None or shares[0].note:
+        return None
+    return shares[0].version
 
 
 @cache
@@ -312,61 +397,6 @@ def _predictions(model: str, channel: str, status: int) -> Counter:
 @cache
 def _served(view: str, status: int) -> Counter:
     return metrics.FEATURES_SERVED.labels(view, _STATUS_NAMES[status])
-
-
-def _instants(requests: Requests) -> NDArray[np.int64]:
-    """Return the event times, in microseconds since the epoch."""
-    if isinstance(requests, RequestRows):
-        return np.array(requests.column(fields.EVENT_TIME).to_pylist(), np.int64)
-    column = requests.column(fields.EVENT_TIME).cast(pa.int64())
-    instants: NDArray[np.int64] = column.to_numpy(zero_copy_only=False)
-    return instants
-
-
-def _nameless(requests: Requests) -> NDArray[np.bool_]:
-    """Tell which requests have no UUID."""
-    if isinstance(requests, RequestRows):
-        ids = requests.column(fields.REQUEST_ID).to_pylist()
-        return np.array([not is_uuid(one) for one in ids], np.bool_)
-    valid = pc.match_substring_regex(requests.column(fields.REQUEST_ID), f"^{UUID_PATTERN}$")
-    nameless: NDArray[np.bool_] = ~valid.to_numpy(zero_copy_only=False)
-    return nameless
-
-
-def _rows_by_model(requests: Requests) -> list[tuple[str, Rows]]:
-    """Return the rows that ask each model, models in the order of their first request."""
-    if isinstance(requests, RequestRows):
-        names = requests.column(fields.MODEL).to_pylist()
-        return [
-            (name, np.array([row for row, other in enumerate(names) if other == name], np.intp))
-            for name in dict.fromkeys(names)
-        ]
-    models = requests.column(fields.MODEL).dictionary_encode()
-    of_row = models.indices.to_numpy(zero_copy_only=False)
-    return [
-        (name, np.flatnonzero(of_row == number)) for number, name in enumerate(models.dictionary.to_pylist())
-    ]
-
-
-def _keys(entity: Entity, requests: Requests) -> Sequence[str | None] | pa.StringArray:
-    """Return the key of the entity that each request names; null where it does not name all of it."""
-    if not isinstance(requests, RequestRows):
-        return request_keys(entity, requests)
-    if not entity.composite:
-        keys: list[str | None] = requests.column(entity.keys[0]).to_pylist()
-        return keys
-    parts = zip(*(requests.column(key).to_pylist() for key in entity.keys), strict=True)
-    return [None if None in each else join_key(each) for each in parts]
-
-
-def _sticky_keys(entity: Entity | None, requests: Requests) -> Sequence[str | None] | pa.StringArray:
-    """Return what requests are assigned to arms by: an entity's key, or the request's own id."""
-    if entity is not None:
-        return _keys(entity, requests)
-    ids = requests.column(fields.REQUEST_ID)
-    if isinstance(requests, RequestRows):
-        return [one.lower() for one in ids.to_pylist()]
-    return pc.utf8_lower(ids)
 
 
 def _within(inputs: Inputs, rows: Rows) -> Inputs:

@@ -12,22 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.batch_codec import BatchEncoder
-from driftline.contracts.project_schemas import prediction_request_schema, prediction_schema
+from driftline.contracts.project_schemas import prediction_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
 from driftline.features import Entity, FeatureView, Source
 from driftline.features.read import FRESH, MISSING, STALE, ViewValues
 from driftline.models.scoring import Scorer
-from driftline.project import Project, load_project
+from driftline.project import Project
 from driftline.runtime.clock import ManualClock
 from driftline.runtime.errors import ConfigurationError, UnavailableError
 from driftline.runtime.ids import new_id
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.rows import RequestRows
-from tests.small_model import write_model
 
 SHOP = Path(__file__).parents[2] / "e2e" / "shop"
 NOW_US = 1_750_000_000_000_000
@@ -63,48 +61,6 @@ class Features:
             age_us=np.where(known, np.where(stale, 7_200_000_000, 1_500), -1).astype(np.int64),
             status=np.where(known, np.where(stale, STALE, FRESH), MISSING).astype(np.uint8),
         )
-
-
-@pytest.fixture(scope="module")
-def project() -> Project:
-    """The shop, with a view that refuses to be served stale."""
-    shop = load_project(SHOP)
-    views = {
-        **shop.views,
-        "merchant_payments": replace(shop.views["merchant_payments"], ttl="1h", on_stale="refuse"),
-    }
-    fraud = shop.models["fraud"]
-    models = {"fraud": replace(fraud, views=tuple(views[view.name] for view in fraud.views))}
-    models["abuse"] = replace(models["fraud"], name="abuse")
-    return replace(shop, views=views, models=models)
-
-
-@pytest.fixture(scope="module")
-def models(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = tmp_path_factory.mktemp("models")
-    for model in project.models.values():
-        write_model(replace(project, models={model.name: model}), models)
-    return models
-
-
-@pytest.fixture(scope="module")
-def rack(project: Project, models: Path) -> ModelRack:
-    return ModelRack(models, project)
-
-
-@pytest.fixture(scope="module")
-def features() -> Features:
-    return Features()
-
-
-@pytest.fixture(scope="module")
-def engine(project: Project, rack: ModelRack, features: Features) -> PredictionEngine:
-    return PredictionEngine(project, features, rack, ManualClock(NOW_US))
-
-
-@pytest.fixture(scope="module")
-def requests(project: Project) -> pa.Schema:
-    return arrow_schema(prediction_request_schema(project))
 
 
 def request(**changes: Any) -> dict[str, Any]:
