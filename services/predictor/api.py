@@ -67,6 +67,9 @@ def predictor_routes(state: PredictorState) -> APIRouter:
 
     async def predict(model: str, request: Request) -> Response:
         batches = state.logging()
+        shed = batches.sheds(model)
+        if shed is not None:
+            raise shed
         try:
             body, unreadable = await read_json(request), None
         except RefusedError as error:

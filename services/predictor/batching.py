@@ -22,7 +22,7 @@ from driftline.contracts.batch_codec import BatchEncoder
 from driftline.project import InputType, Project
 from driftline.runtime import metrics
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer, Acknowledgement, Sending
-from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.errors import BackpressureError, BadMessageError, DriftlineError, UnavailableError
 from driftline.runtime.futures import complete
 from driftline.runtime.ids import made_id, new_id
 from driftline.runtime.logging import get_logger
@@ -180,6 +180,13 @@ class HttpBatches:
         except DriftlineError:
             self._levels.failed(request[fields.MODEL])
             raise
+
+    def sheds(self, model: str) -> BackpressureError | None:
+        """Return what the next request is refused with, unread, while too many wait; it is counted. None: it is taken."""
+        if not self._waiting.full:
+            return None
+        self._levels.failed(model)
+        return self._waiting.refusal()
 
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""

@@ -43,12 +43,21 @@ class ZeroWaitQueue(Generic[Item]):
         self._thread = threading.Thread(target=self._run, name=items, daemon=True)
         self._thread.start()
 
+    @property
+    def full(self) -> bool:
+        """Whether too many items wait."""
+        return self._waiting.qsize() + len(self._read) >= self._max_waiting
+
+    def refusal(self) -> BackpressureError:
+        """Return what a caller is told while the queue is full."""
+        return BackpressureError(f"too many {self._items} are waiting", retry_after=1.0)
+
     def admit(self) -> None:
         """Raise where no other item is taken: BackpressureError if too many wait, UnavailableError after ``close``."""
         if self._closed:
             raise UnavailableError("the predictor is stopping")
-        if self._waiting.qsize() + len(self._read) >= self._max_waiting:  # (1)
-            raise BackpressureError(f"too many {self._items} are waiting", retry_after=1.0)
+        if self.full:  # (1)
+            raise self.refusal()
 
     def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         """Queue an item that was admitted; for the thread of its event loop."""

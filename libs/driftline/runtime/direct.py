@@ -7,7 +7,7 @@ later, with one write; whatever it leaves goes to the application, whose route s
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from starlette.responses import Response
 
@@ -47,6 +47,8 @@ class DirectRoutes:
     limits: Limits
     meter: RequestMeter
     finders: list[FindRoute] = field(default_factory=list)
+    _headers: Sequence[tuple[bytes, bytes]] = ()
+    _lines: bytes = b""
 
     def find(self, method: bytes, target: bytes) -> DirectRoute | None:
         """Return the route of a request, if there is one."""
@@ -55,6 +57,25 @@ class DirectRoutes:
             if route is not None:
                 return route
         return None
+
+    def header_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Return headers as lines; the server has new ones once a second."""
+        if headers is not self._headers:
+            self._headers, self._lines = headers, _lines(headers)
+        return self._lines
+
+
+class Answer(NamedTuple):
+    """A whole answer; ``head`` has whole header lines."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    @staticmethod
+    def of(response: Response) -> "Answer":
+        """Return a response whose body is there."""
+        return Answer(response.status_code, _lines(response.raw_headers), bytes(response.body))
 
 
 class DirectRequest:
@@ -128,7 +149,11 @@ class DirectRequest:
 
     def respond(self, response: Response) -> None:
         """Answer with a response whose body is there."""
-        self._answer(response.status_code, _lines(response.raw_headers), bytes(response.body))
+        self.answer(Answer.of(response))
+
+    def answer(self, answer: Answer) -> None:
+        """Answer with what was made before."""
+        self._answer(*answer)
 
     def fail(self, error: Exception) -> None:
         """Answer that a fault of ours has happened."""

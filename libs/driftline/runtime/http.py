@@ -27,6 +27,8 @@ from driftline.runtime.problem import PROBLEM_SCHEMA, add_problem_handlers, prob
 
 _START_SECONDS = 30.0
 _DRAIN_SECONDS = 15
+#: Longer than load balancers hold idle connections.
+_KEEP_ALIVE_SECONDS = 75
 
 
 class Application(FastAPI):
@@ -201,7 +203,7 @@ def _server(app: ASGIApp, log_level: str) -> uvicorn.Server:
         access_log=False,  # requests are metrics; lines are for what went wrong
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,  # longer than load balancers hold idle connections
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     return uvicorn.Server(config)

@@ -7,14 +7,14 @@ many. A body is checked whole before the application sees it, so the application
 import asyncio
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from driftline.runtime.metrics import HTTP_IN_FLIGHT, HTTP_SECONDS
+from driftline.runtime.metrics import HTTP_IN_FLIGHT, HTTP_SECONDS, GatheringHistogram
 from driftline.runtime.problem import PROBLEM_JSON, problem_body, retry_after_header
 
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -87,7 +87,13 @@ class RequestMeter:
         self._most = limits.max_in_flight
         self._clock = clock
         self._in_flight = 0
-        self._timers: dict[tuple[str, str, int], Histogram] = {}
+        self._timers: dict[tuple[str, str, int], GatheringHistogram] = {}
+        _METERS.add(self)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are in flight."""
+        return self._in_flight
 
     @property
     def over(self) -> bool:
@@ -97,13 +103,11 @@ class RequestMeter:
     def begin(self) -> float:
         """Count a request that has come; return when that was, for ``end``."""
         self._in_flight += 1
-        HTTP_IN_FLIGHT.inc()
         return self._clock()
 
     def leave(self) -> None:
         """Count a request that is in flight no more."""
         self._in_flight -= 1
-        HTTP_IN_FLIGHT.dec()
 
     def end(self, begun: float, route: str, method: str, status: int) -> None:
         """Count and time a request that was answered. ``route`` is the template of its path."""
@@ -112,7 +116,11 @@ class RequestMeter:
         timer = self._timers.get(kind)  # finding it by its labels costs more than observing
         if timer is None:
             timer = self._timers[kind] = HTTP_SECONDS.labels(kind[0], kind[1], str(status))
-        timer.observe(self._clock() - begun)
+        timer.note(self._clock() - begun)
+
+
+_METERS: "weakref.WeakSet[RequestMeter]" = weakref.WeakSet()
+HTTP_IN_FLIGHT.set_function(lambda: sum(meter.in_flight for meter in _METERS))
 
 
 class LimitsMiddleware:

@@ -3,11 +3,14 @@
 Labels have few values (topics, partitions, views, routes), never keys or ids.
 """
 
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
 
 _MILLISECONDS_TO_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -24,6 +27,34 @@ class ManyHistogram(Histogram):
         self._sum.inc(float(amounts.sum()))
 
 
+class GatheringHistogram(ManyHistogram):
+    """A histogram for values that come one by one and often: they are gathered, and observed when somebody looks."""
+
+    _MOST = 1_000
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._noted: list[float] = []
+        self._taking = threading.Lock()
+
+    def note(self, amount: float) -> None:
+        """Observe a value, from any thread."""
+        self._noted.append(amount)
+        if len(self._noted) >= self._MOST:
+            self._observe_noted()
+
+    def _child_samples(self) -> Iterable[Sample]:
+        self._observe_noted()
+        return super()._child_samples()
+
+    def _observe_noted(self) -> None:
+        with self._taking:
+            taken = self._noted[:]
+            del self._noted[: len(taken)]  # what is noted meanwhile comes behind
+            if taken:
+                self.observe_many(np.array(taken))
+
+
 _ROWS = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
 # Consumer loop
@@ -31,7 +62,7 @@ LAG = Gauge(
     "driftline_lag_messages", "Messages in a partition that are not processed yet.", ["topic", "partition"]
 )
 BATCH_ROWS = Histogram("driftline_batch_rows", "Messages in one batch.", ["topic"], buckets=_ROWS)
-STEP_SECONDS = Histogram(
+STEP_SECONDS = GatheringHistogram(
     "driftline_step_seconds",
     "Time of one step of a pipeline for one batch.",
     ["step"],
@@ -139,7 +170,7 @@ PREDICTIONS_DEGRADED = Counter(
     "Requests whose features were defaults because the online store did not answer in time.",
     ["model"],
 )
-SCORE_SECONDS = Histogram(
+SCORE_SECONDS = GatheringHistogram(
     "driftline_score_seconds",
     "Time the model took for one batch.",
     ["model"],
@@ -225,7 +256,7 @@ PRODUCE_FAILURES = Counter(
 )
 
 # HTTP
-HTTP_SECONDS = Histogram(
+HTTP_SECONDS = GatheringHistogram(
     "driftline_http_seconds",
     "Time from a request's head to its response's end.",
     ["route", "method", "status"],

@@ -239,7 +239,7 @@ class PredictionEngine:
             if self._bounded is None:
                 raise
             return _Read(error=str(error))
-        self._timer.observe(time.perf_counter() - begun)
+        self._timer.note(time.perf_counter() - begun)
         for view, values in zip(views, read.values, strict=True):
             for status, number in enumerate(np.bincount(values.status).tolist()):
                 if number:

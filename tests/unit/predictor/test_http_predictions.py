@@ -267,6 +267,43 @@ def test_what_arrives_meanwhile_is_the_next_batch_and_what_is_too_much_is_refuse
     assert len(service.logged) == 9
 
 
+def test_while_the_queue_is_full_requests_are_refused_unread_and_both_ways_say_the_same(
+    service: Service,
+) -> None:
+    service.store.open.clear()
+    others: list[asyncio.Task[httpx.Response]] = []
+
+    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        others.append(asyncio.create_task(client.post(PATH, json=GOOD)))
+        await asyncio.to_thread(service.store.entered.wait, 20)
+        others.extend(asyncio.create_task(client.post(PATH, json=GOOD)) for _ in range(9))
+        while not any(one.done() for one in others):
+            await asyncio.sleep(0.001)
+        refused = [await client.post(PATH, content=b"{", headers={"content-type": kind}) for kind in kinds]
+        service.store.open.set()
+        await asyncio.gather(*others)
+        return refused
+
+    kinds = ("application/json", BY_THE_ROUTES["content-type"])
+    quick, routed = service.run(story)
+    assert (quick.status_code, quick.headers["retry-after"], quick.json()) == (
+        429,
+        "1",
+        {
+            "type": "urn:driftline:problem:queue-full",
+            "title": "Queue full",
+            "status": 429,
+            "detail": "too many predictions are waiting",
+        },
+    )
+    assert (routed.status_code, routed.json()) == (429, quick.json())
+    assert _but_date(quick) == _but_date(routed)
+    levels = {level.objective: level for level in service.levels.levels()}
+    assert (levels["availability"].requests, levels["availability"].good) == (12, 0.75)
+    assert len(service.logged) == 9
+    assert service.ask().status_code == 200
+
+
 def test_who_cannot_wait_is_told_in_time_and_the_log_says_failed(service: Service) -> None:
     service.store.open.clear()
 

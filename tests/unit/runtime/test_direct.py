@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 import pytest
 from fastapi import Request
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from starlette.responses import Response
 
+from driftline.runtime import http
 from driftline.runtime.direct import DirectRequest, DirectRoute
 from driftline.runtime.health import Health
 from driftline.runtime.http import Application, BackgroundServer, create_app
@@ -262,3 +264,41 @@ def test_a_stop_waits_for_what_is_under_way() -> None:
         assert (answer.body, ("connection", "close") in answer.headers) == (b"1", True)
         stopping.join(20)
     assert not stopping.is_alive()
+
+
+@pytest.mark.parametrize("left", [b"", b"leave"], ids=["direct", "by the application"])
+def test_an_idle_connection_is_closed_and_a_used_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    monkeypatch.setattr(http, "_KEEP_ALIVE_SECONDS", 2)
+    echo = Echo()
+    with (
+        served(echo.application()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as used,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as waits,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as idle,
+    ):
+        for one in (used, waits, idle):
+            one.sendall(post(left + b"1"))
+            read_answers(one, ["POST"])
+        waits.sendall(post(b"hold"))
+        assert echo.taken.wait(20)
+        for _ in range(6):  # longer than a connection may be idle
+            time.sleep(0.5)
+            used.sendall(post(left + b"2"))
+            read_answers(used, ["POST"])
+        assert idle.recv(1) == b""
+        echo.release(0, b"3")
+        assert read_answers(waits, ["POST"])[0].body == b"3"
+
+
+def test_every_answer_has_the_date_of_its_second(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        dates = []
+        for _ in range(3):
+            connection.sendall(post(b"1"))
+            head = connection.recv(4_096).split(b"\r\n\r\n")[0]
+            (date,) = [line for line in head.split(b"\r\n") if line.startswith(b"date: ")]
+            dates.append(parsedate_to_datetime(date[6:].decode()))
+            time.sleep(1.2)
+    assert dates[0] < dates[1] < dates[2]
