@@ -6,7 +6,9 @@
 4. What was asked before gets the answer of before (``repeats.py``). Else a request is answered when the broker has
    acknowledged its record. An answer that could not be logged is not given. The event loop is woken once for all that
    are acknowledged together.
-5. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED. Where
+5. Where a model's callers are promised an answer within a time, a request is refused as if the queue were full as soon as
+   those before it, two batches or more, will take half of that: under any load, what is taken is answered in time.
+6. A caller that has said how long it waits is told by then. What was not predicted by then is logged as FAILED. Where
    its model can do without the feature store, part of that time is all that reading features may take.
 """
 
@@ -40,6 +42,9 @@ _ANSWERED, _, _FAILED = fields.STATUSES
 HTTP = fields.CHANNELS[0]
 #: Of what a caller leaves, the part that reading features may take: scoring and the log need some as well.
 _READING_SHARE = 0.6
+#: Of the time within which a model's callers are promised their answers, the part that those before them may take. The
+#: way from the caller and back needs the rest.
+_TURN_SHARE = 0.5
 
 Record = dict[str, Any]
 #: What a request comes to: its record in the log, or what went wrong.
@@ -138,6 +143,12 @@ class HttpBatches:
             (model.store.wait_us / 1e6 for model in project.models.values() if model.store.degrades),
             default=0.0,
         )
+        self._in_flight, self._two_batches = 0, 2 * max_batch
+        self._longest_turn = {
+            name: model.service_levels.latency_us / 1e6 * _TURN_SHARE
+            for name, model in project.models.items()
+            if model.service_levels is not None
+        }
         self._topic = log
         self._repeats = repeats or EachAnew()
         self._repeats.start(self)
@@ -180,13 +191,20 @@ class HttpBatches:
         except DriftlineError:
             self._levels.failed(request[fields.MODEL])
             raise
+        self._in_flight += 1
 
     def sheds(self, model: str) -> BackpressureError | None:
         """Return what the next request is refused with, unread, while too many wait; it is counted. None: it is taken."""
-        if not self._waiting.full:
+        if not self._waiting.full and not self._late_in_turn(model):
             return None
         self._levels.failed(model)
         return self._waiting.refusal()
+
+    def _late_in_turn(self, model: str) -> bool:
+        """Tell whether those before the next request take longer than its answer may wait for them (5)."""
+        if self._in_flight <= self._two_batches:
+            return False
+        return self._in_flight * self._waiting.seconds_each > self._longest_turn.get(model, math.inf)
 
     async def refuse(self, request: Record, error: str, *, brought: bool = True) -> str:
         """Log a request that is refused before it can be tried; return the UUID under which the log has it."""
@@ -213,6 +231,7 @@ class HttpBatches:
 
     def _told(self, model: str, begun: float, tell: Tell, outcome: Outcome) -> None:
         """Count an answer, and tell it."""
+        self._in_flight -= 1
         if isinstance(outcome, DriftlineError) or outcome[fields.STATUS] == _FAILED:
             self._levels.failed(model)
         elif outcome[fields.STATUS] == _ANSWERED:
@@ -273,7 +292,7 @@ class HttpBatches:
         self._send(in_time, failure)
 
     def _log_untried(self, untried: Sequence[_Waiting]) -> None:
-        """Log what was refused beforehand, and what nobody waits for any more (5)."""
+        """Log what was refused beforehand, and what nobody waits for any more (6)."""
         for one in untried:
             if one.refusal is not None and self._repeats.was_asked(one):
                 one.request = {**one.request, fields.REQUEST_ID: new_id()}

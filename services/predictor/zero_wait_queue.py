@@ -2,11 +2,12 @@
 
 1. An item waits in the queue, bounded; a full queue refuses with BackpressureError. Those that one turn of the event
    loop has read are queued together, so that the worker does not start with the first of them alone.
-2. The worker thread takes what waits, at most ``max_batch``, and works on it in one go.
+2. The worker thread takes what waits, at most ``max_batch``, and works on it in one go, and learns its pace.
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
@@ -15,6 +16,9 @@ from driftline.runtime.errors import BackpressureError, UnavailableError
 from driftline.runtime.logging import get_logger
 
 _log = get_logger(__name__)
+
+#: Of the newest batch in the mean time of an item.
+_NEWEST_SHARE = 0.1
 
 Item = TypeVar("Item")
 
@@ -40,6 +44,7 @@ class ZeroWaitQueue(Generic[Item]):
         self._waiting: SimpleQueue[Item | None] = SimpleQueue()
         self._read: list[Item] = []  # of the event loop alone
         self._closed = False
+        self._seconds_each = 0.0  # 0: not known yet
         self._thread = threading.Thread(target=self._run, name=items, daemon=True)
         self._thread.start()
 
@@ -47,6 +52,14 @@ class ZeroWaitQueue(Generic[Item]):
     def full(self) -> bool:
         """Whether too many items wait."""
         return self._waiting.qsize() + len(self._read) >= self._max_waiting
+
+    @property
+    def seconds_each(self) -> float:
+        """How long an item takes while many wait: in batches that were at least half full. 0 before the first of these.
+
+        Small batches tell nothing of that: an item takes longer there, and nothing waits.
+        """
+        return self._seconds_each
 
     def refusal(self) -> BackpressureError:
         """Return what a caller is told while the queue is full."""
@@ -85,7 +98,15 @@ class ZeroWaitQueue(Generic[Item]):
         while going:
             taken = self._take()
             going = None not in taken
+            begun = time.perf_counter()
             self._work([item for item in taken if item is not None])
+            if 2 * len(taken) >= self._max_batch:
+                self._learn((time.perf_counter() - begun) / len(taken))
+
+    def _learn(self, seconds: float) -> None:
+        """Take the time of an item into the mean, which begins with the first."""
+        share = _NEWEST_SHARE if self._seconds_each else 1.0
+        self._seconds_each += share * (seconds - self._seconds_each)
 
     def _take(self) -> list[Item | None]:
         """Return what waits, at least one: None once the last has come."""
