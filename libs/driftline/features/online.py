@@ -27,6 +27,13 @@ from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 #: One read of features is part of a request: it answers, or fails, within so many seconds.
 TIMEOUT_SECONDS = 2.0
 
+#: The layout and the fingerprint that a blob begins with.
+_HEAD_BYTES = 8
+#: So few are looked at one by one.
+_FEW_BLOBS = 16
+#: So few rows that ask for fewer entities are computed each by itself.
+_FEW_ROWS = 32
+
 #: Keys of entities, one per row; None where a row names none.
 Entities: TypeAlias = Sequence[str | None] | pa.StringArray
 
@@ -202,12 +209,16 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
     ConfigurationError
         If a blob was written with another layout: the view was changed under the same version.
     """
-    nothing, size = layout.blank.tobytes(), layout.blob_bytes
+    nothing, head = _blank(layout)
+    size = len(nothing)
     data = b"".join([nothing if blob is None else blob for blob in blobs])
     fits = len(data) == size * len(blobs)
-    if fits:  # layout and fingerprint, the first eight bytes of each row, in one comparison
+    # Layout and fingerprint are the first eight bytes of each row. For a few rows an array costs more than a look at each.
+    if fits and len(blobs) <= _FEW_BLOBS:
+        fits = all(data.startswith(head, at) for at in range(0, len(data), size))
+    elif fits:
         heads = np.ndarray(len(blobs), np.uint64, data, strides=(size,))
-        fits = np.count_nonzero(heads == _head(layout)) == len(blobs)
+        fits = np.count_nonzero(heads == np.frombuffer(head, np.uint64)) == len(blobs)
     if not fits:
         msg = (
             f"feature view {layout.view.ref} is not what the online store holds under this name and version: its "
@@ -220,9 +231,10 @@ def rows_from_blobs(layout: ViewLayout, blobs: Sequence[bytes | None]) -> State:
 
 
 @lru_cache(maxsize=1024)
-def _head(layout: ViewLayout) -> NDArray[np.uint64]:
-    """Return what every row of a layout begins with."""
-    return np.frombuffer(layout.blank.tobytes(), np.uint64, 1)
+def _blank(layout: ViewLayout) -> tuple[bytes, bytes]:
+    """Return a row without events, and what every row of the layout begins with."""
+    nothing = layout.blank.tobytes()
+    return nothing, nothing[:_HEAD_BYTES]
 
 
 def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.int64]) -> ViewValues:
@@ -235,9 +247,9 @@ def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.
         return read_state(layout, rows, as_of_us)
     if len(asked) and asked.max() == wanted.distinct:  # one more row, without events, for who names no entity
         rows = np.append(rows, layout.blank)
-    if len(asked) <= wanted.distinct:
+    if len(asked) <= max(wanted.distinct, _FEW_ROWS):
         return read_state(layout, rows[asked], as_of_us)
-    # Rows that ask for one entity as of one instant are computed once.
+    # Rows that ask for one entity as of one instant are computed once, unless finding them costs more.
     order = np.lexsort((as_of_us, asked))
     entity, instant = asked[order], as_of_us[order]
     first = np.append(True, (entity[1:] != entity[:-1]) | (instant[1:] != instant[:-1]))

@@ -98,19 +98,20 @@ def test_views_of_one_partition_and_of_many_are_read_in_one_round_trip(
     assert drivers.status.tolist() == [FRESH, FRESH, MISSING]
 
 
+@pytest.mark.parametrize("number", [30, 200])
 def test_rows_of_one_entity_and_instant_are_answered_alike_in_any_batch(
-    client: redis.Redis, store: OnlineStore, unique: str
+    client: redis.Redis, store: OnlineStore, unique: str, number: int
 ) -> None:
     random = np.random.default_rng(7)
     names = [f"place {n}" for n in range(20)]
     for name in names[:15]:
         write(client, unique, OF_PLACE, name, random.normal(20, 5, 30).tolist())
-    asked = [names[n] for n in random.integers(0, 20, 200)]
-    as_of = NOW_US + random.integers(0, 3, 200) * 1_800_000_000
+    asked = [names[n] for n in random.integers(0, 20, number)]
+    as_of = NOW_US + random.integers(0, 3, number) * 1_800_000_000
 
     (together,) = store.read([(OF_PLACE, asked)], as_of)
 
-    for row in range(0, 200, 10):
+    for row in range(0, number, 10):
         (alone,) = store.read([(OF_PLACE, [asked[row]])], as_of[row : row + 1])
         assert alone.values[0].tobytes() == together.values[row].tobytes()
         assert alone.age_us[0] == together.age_us[row]

@@ -24,7 +24,7 @@ def test_a_list_of_entities_is_told_apart_as_an_arrow_array_is(entities: list[st
     assert [[*named, None][number] for number in place] == entities
 
 
-@given(st.lists(st.booleans(), max_size=5))
+@given(st.lists(st.booleans(), max_size=40))
 def test_absent_blobs_are_empty_rows(there: list[bool]) -> None:
     row = HOURLY.empty(1)
     row["events"] = 3
@@ -36,7 +36,7 @@ def test_absent_blobs_are_empty_rows(there: list[bool]) -> None:
 @pytest.mark.parametrize(
     "blob", [b"", b"x", OTHER.blank.tobytes(), bytes(HOURLY.blob_bytes), HOURLY.blank.tobytes() * 2]
 )
-@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("before", [0, 1, 15, 16, 40])
 def test_rows_of_another_layout_are_refused(blob: bytes, before: int) -> None:
     with pytest.raises(ConfigurationError, match="Raise its version"):
         rows_from_blobs(HOURLY, [HOURLY.blank.tobytes()] * before + [blob])
