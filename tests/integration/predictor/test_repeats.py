@@ -16,8 +16,8 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame, split
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.ids import new_id
+from driftline.serving import predict
 from driftline.serving.claims import Claims
-from driftline.serving.predict import PredictionEngine
 from services.predictor.marks import Marks
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
 
@@ -60,7 +60,7 @@ def test_the_same_bytes_again_by_every_way(
     shop.redis.delete(
         *shop.redis.keys(f"dl:{{{shop.topics.prefix}.payments*")
     )  # scored again it would differ
-    monkeypatch.setattr(PredictionEngine, "_score", None)  # and cannot be
+    monkeypatch.setattr(predict, "score_in_turn", None)  # and cannot be
     url = "/v1/models/fraud/predictions"
     again = [
         predictor.ask(**body),
@@ -97,7 +97,7 @@ def test_refusals_of_the_engine_are_answers_and_failures_are_not(
     assert [(one.status_code, replayed(one)) for one in unknown] == [(404, False), (404, True)]
     failed["request_id"] = new_id()
     with monkeypatch.context() as patch:
-        patch.setattr(PredictionEngine, "_score", None)
+        patch.setattr(predict, "score_in_turn", None)
         assert predictor.ask(**failed).status_code == 503
     retried = predictor.ask(**failed)
     assert retried.status_code == 200 and not replayed(retried)

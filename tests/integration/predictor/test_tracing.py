@@ -12,7 +12,7 @@ from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.wire import frame
 from driftline.runtime.errors import RefusedError
 from driftline.runtime.ids import new_id
-from driftline.serving.predict import PredictionEngine
+from driftline.serving import predict
 from driftline.serving.tracing import Trace, trace_request
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
 
@@ -89,7 +89,7 @@ def test_requests_that_were_asked_again_refused_or_never_made(
     old, new = str(uuid.uuid4()), new_id()
     for request_id in (old, new):
         with monkeypatch.context() as patch:
-            patch.setattr(PredictionEngine, "_score", None)  # it fails, and is logged as such
+            patch.setattr(predict, "score_in_turn", None)  # it fails, and is logged as such
             assert predictor.ask(request_id=request_id, entities=entities).status_code == 503
         assert predictor.ask(request_id=request_id, entities=entities).status_code == 200
         found = trace(shop, request_id)
