@@ -92,7 +92,7 @@ def predictor_routes(state: PredictorState) -> APIRouter:
 
         async def answer(row: bytes) -> Response:
             read, unreadable = reader.read(row, state.clock.now_us())
-            return await _settled(batches, read, unreadable, None, answers)
+            return await _settled(batches, read, unreadable, None, answers, in_bulk=True)
 
         return StreamingResponse(answer_lines(rows, answer), media_type=JSON_LINES)
 
@@ -155,20 +155,27 @@ async def _settled(
     unreadable: RefusedError | None,
     timeout_ms: int | None,
     answers: Answers | None,
+    *,
+    in_bulk: bool = False,
 ) -> Response:
     """Predict a request, or refuse it; either way it is in the log when this returns."""
     with log_context(request_id=read.id):
         if unreadable is not None or read.mistakes:
             return await _refuse(batches, read, unreadable)
-        return await _predicted(batches, read, timeout_ms, answers)
+        return await _predicted(batches, read, timeout_ms, answers, in_bulk=in_bulk)
 
 
 async def _predicted(
-    batches: HttpBatches, read: ReadRequest, timeout_ms: int | None, answers: Answers | None
+    batches: HttpBatches,
+    read: ReadRequest,
+    timeout_ms: int | None,
+    answers: Answers | None,
+    *,
+    in_bulk: bool,
 ) -> Response:
     """Predict a request and return its answer; ``answers`` is None where there is no such model."""
     try:
-        logged = await batches.predict(read.record, timeout_ms, brought=read.brought)
+        logged = await batches.predict(read.record, timeout_ms, brought=read.brought, in_bulk=in_bulk)
     except DriftlineError as error:
         return problem_of(error, {"request_id": read.id})
     if logged[fields.STATUS] == ANSWERED and answers is not None:

@@ -157,7 +157,7 @@ class HttpBatches:
         )
 
     async def predict(
-        self, request: Record, timeout_ms: int | None = None, *, brought: bool = True
+        self, request: Record, timeout_ms: int | None = None, *, brought: bool = True, in_bulk: bool = False
     ) -> Record:
         """Return the logged prediction of a request, as a record (times in microseconds).
 
@@ -169,6 +169,8 @@ class HttpBatches:
             How long the caller waits; without it, as long as the service lets it.
         brought
             Whether the UUID is the caller's; one that was made here cannot have been asked before.
+        in_bulk
+            Whether it is one of many of a caller who waits for all of them: nobody else is refused because of it (5).
 
         Raises
         ------
@@ -178,20 +180,27 @@ class HttpBatches:
             The store cannot be read, the log cannot be written, or either was not done in time.
         """
         answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        self.ask(request, partial(complete, answer), timeout_ms, brought=brought)
+        self.ask(request, partial(complete, answer), timeout_ms, brought=brought, in_bulk=in_bulk)
         return await answer
 
     def ask(
-        self, request: Record, tell: Tell, timeout_ms: int | None = None, *, brought: bool = True
+        self,
+        request: Record,
+        tell: Tell,
+        timeout_ms: int | None = None,
+        *,
+        brought: bool = True,
+        in_bulk: bool = False,
     ) -> None:
         """Have ``tell`` told, on this event loop, what ``predict`` returns or raises; BackpressureError is raised here."""
-        told = partial(self._told, request[fields.MODEL], time.perf_counter(), tell)
+        turns = 0 if in_bulk else 1
+        told = partial(self._told, request[fields.MODEL], time.perf_counter(), tell, turns)
         try:
             self._queue(_Waiting(request, None, timeout_ms, told, brought=brought))
         except DriftlineError:
             self._levels.failed(request[fields.MODEL])
             raise
-        self._in_flight += 1
+        self._in_flight += turns
 
     def sheds(self, model: str) -> BackpressureError | None:
         """Return what the next request is refused with, unread, while too many wait; it is counted. None: it is taken."""
@@ -229,9 +238,9 @@ class HttpBatches:
         one.request, one.brought = {**one.request, fields.REQUEST_ID: made_id()}, False
         self._send(list(zip([one], self._engine.refused(self._rows([one]), HTTP, reason), strict=True)), None)
 
-    def _told(self, model: str, begun: float, tell: Tell, outcome: Outcome) -> None:
+    def _told(self, model: str, begun: float, tell: Tell, turns: int, outcome: Outcome) -> None:
         """Count an answer, and tell it."""
-        self._in_flight -= 1
+        self._in_flight -= turns
         if isinstance(outcome, DriftlineError) or outcome[fields.STATUS] == _FAILED:
             self._levels.failed(model)
         elif outcome[fields.STATUS] == _ANSWERED:

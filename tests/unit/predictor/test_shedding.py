@@ -52,11 +52,14 @@ class Predictions:
             max_batch=_BATCH,
             max_waiting=1_000,
         )
+        self.rows: list[Any] = []
 
-    async def ask(self, number: int) -> Counter[str]:
-        """Ask so many times at once; return how many were answered, and how many refused."""
+    async def ask(self, number: int, in_bulk: int = 0) -> Counter[str]:
+        """Ask so many times at once, behind rows of a bulk call; return how many were answered, and how many refused."""
         told: list[Any] = []
         refused = 0
+        for _ in range(in_bulk):
+            self.batches.ask(request(), self.rows.append, brought=False, in_bulk=True)
         for _ in range(number):
             if self.batches.sheds("fraud") is not None:
                 refused += 1
@@ -118,6 +121,19 @@ def test_no_more_is_taken_than_can_be_answered_in_time(rack: ModelRack) -> None:
 def test_two_batches_are_always_taken(rack: ModelRack) -> None:
     (_, second, _), _ = play(rack, 1_000, 2 * _BATCH, 50, 1)
     assert second == {"ANSWERED": 2 * _BATCH + 1, "refused": 49 - 2 * _BATCH}
+
+
+def test_rows_of_a_bulk_call_count_for_nobody(rack: ModelRack) -> None:
+    predictions = Predictions(rack, 1_000)
+
+    async def story() -> list[Counter[str]]:
+        return [await predictions.ask(2 * _BATCH), await predictions.ask(2 * _BATCH, in_bulk=100)]
+
+    try:
+        assert asyncio.run(story()) == [{"ANSWERED": 2 * _BATCH}] * 2
+    finally:
+        predictions.batches.close()
+    assert len(predictions.rows) == 100
 
 
 @pytest.mark.parametrize("latency_us", [None, 60_000_000])
