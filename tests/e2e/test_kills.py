@@ -294,8 +294,10 @@ def test_zombie_writes_nothing(platform: Platform, instance: str) -> None:
         time.sleep(3)
     finally:
         traffic.end()
-        platform.supervisor.wait_ready(60)
-        platform.stop_another(second)
+        try:
+            platform.supervisor.wait_ready(60)
+        finally:  # or it would outlive a test that fails, and another one would be told of it
+            platform.stop_another(second)
     if service == "feature_store":
         assert_store_equals_replay(platform)
     else:

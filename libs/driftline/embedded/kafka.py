@@ -33,6 +33,12 @@ _SETTINGS = {
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
+    # A broker that starts again reads these topics whole before it serves groups and transactions. In small segments they
+    # are compacted soon. It is more than a matter of seconds: after a kill, Kafka 4.1's group coordinator can take writes
+    # while a long log is still being read, and a group is then served by nobody until the next start ("out of sync with
+    # the underlying log", "No in-memory snapshot for epoch" in its log).
+    "offsets.topic.segment.bytes": "1048576",
+    "transaction.state.log.segment.bytes": "1048576",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     # A killed producer's open transaction holds read_committed consumers up: look for it every second.
