@@ -58,7 +58,7 @@ class _Model:
         batches = self._state.batches
         if batches is not None and (shed := batches.sheds(self._model)) is not None:
             self._full = self._full or Answer.of(problem_of(shed))
-            request.answer(self._full)
+            request.answer(*self._full)
             return True
         declared = _declared(request.headers)
         if batches is None or declared is None:

@@ -145,15 +145,11 @@ class DirectRequest:
 
     def answer_json(self, body: bytes, more_head: bytes = b"") -> None:
         """Answer 200; ``more_head`` has more header lines."""
-        self._answer(200, _JSON_HEAD % len(body) + more_head, body)
+        self.answer(200, _JSON_HEAD % len(body) + more_head, body)
 
     def respond(self, response: Response) -> None:
         """Answer with a response whose body is there."""
-        self.answer(Answer.of(response))
-
-    def answer(self, answer: Answer) -> None:
-        """Answer with what was made before."""
-        self._answer(*answer)
+        self.answer(*Answer.of(response))
 
     def fail(self, error: Exception) -> None:
         """Answer that a fault of ours has happened."""
@@ -170,8 +166,8 @@ class DirectRequest:
         detail = late_detail(self._routes.limits)
         self.respond(problem(503, detail, title=LATE_TITLE, retry_after=1))
 
-    def _answer(self, status: int, head: bytes, body: bytes) -> None:
-        """Answer, once: what comes after the deadline is too late."""
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Answer, once: what comes after the deadline is too late. ``head`` has whole header lines."""
         if self._end():
             self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
             self._wire.respond(self, status, head, body)

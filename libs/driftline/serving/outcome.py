@@ -152,19 +152,20 @@ class Outcome:
         """Return for each row what ``columns`` holds of it."""
         made: list[Sequence[Any]] = [
             [fields.STATUSES[status] for status in self.status.tolist()],
-            _without_nan(self.score),
+            without_nan(self.score.tolist()),
             self.error.values(),
             self.version.values(),
             self.decision.values(),
             [self._view_lists[number] for number in self._views_read.tolist()],
             self.degraded.values(),
             self.arm.values(),
-            *(_without_nan(feature) for feature in self._features),
+            *map(without_nan, self._features.tolist()),
             *([None if age == _NO_AGE else age for age in ages] for ages in self._ages.tolist()),
         ]
         for values in zip(*made, strict=True):
             yield dict(zip(self._columns.names, values, strict=True))
 
 
-def _without_nan(values: NDArray[np.float64]) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124  (only NaN differs)
+def without_nan(values: Sequence[float]) -> list[float | None]:
+    """Return values with None for NaN."""
+    return [None if value != value else value for value in values]  # noqa: PLR0124  (only NaN differs)

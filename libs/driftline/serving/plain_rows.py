@@ -7,7 +7,7 @@ it is not: what was read and scored is settled the way of any batch, which gives
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isinf
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +20,7 @@ from driftline.features.read import STALE, ViewValues
 from driftline.models.scoring import Scorer
 from driftline.project import InputType, ModelDeclaration, Project
 from driftline.runtime.ids import is_uuid
+from driftline.serving.outcome import without_nan
 from driftline.serving.rack import LoadedModel, ModelRack
 from driftline.serving.request_values import FUTURE_US
 from driftline.serving.rows import Record
@@ -60,7 +61,7 @@ class PlainRows:
                     return None
             for number in model.numbers:
                 value = record[number]
-                if value is not None and not isfinite(value) and value == value:  # noqa: PLR0124  (NaN is missing)
+                if value is not None and isinf(value):
                     return None
         return PlainModel(model, loaded, records)
 
@@ -144,8 +145,7 @@ class PlainModel:
             record = {**request, **made}
             record[fields.SCORE] = score
             record[fields.DECISION] = rule.above if score >= rule.threshold else rule.below
-            for name, value in zip(model.columns, values, strict=True):
-                record[name] = value if value == value else None  # noqa: PLR0124  (only NaN differs)
+            record.update(zip(model.columns, without_nan(values), strict=True))
             record.update(zip(model.ages, ages, strict=True))
             records.append(record)
         return records

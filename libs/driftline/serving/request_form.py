@@ -1,6 +1,5 @@
 """What the engine asks of a batch of requests, be they an Arrow batch or, a few at a time, rows."""
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -13,13 +12,12 @@ from driftline.features import Entity
 from driftline.features.entity_keys import join_key
 from driftline.features.event_columns import request_keys
 from driftline.runtime.ids import UUID_PATTERN, is_uuid
+from driftline.serving.arms import Keys
 from driftline.serving.outcome import Rows
 from driftline.serving.rows import RequestRows
 
 #: Requests in either form.
 Requests: TypeAlias = pa.RecordBatch | RequestRows
-#: One key per request; null where a request does not name all of the entity.
-Keys: TypeAlias = Sequence[str | None] | pa.StringArray
 
 
 def instants_of(requests: Requests) -> NDArray[np.int64]:

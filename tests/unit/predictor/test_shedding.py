@@ -11,13 +11,13 @@ import pytest
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.project import Project, ServiceLevelRule, load_project
 from driftline.runtime.clock import ManualClock
-from driftline.runtime.ids import new_id
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
 from services.predictor.batching import HttpBatches
 from tests.small_model import write_model
 from tests.unit.predictor.test_http_predictions import NOW_US, SHOP, Log, Store
+from tests.unit.serving.test_predict import request
 
 _BATCH, _BATCH_SECONDS = 4, 0.02
 
@@ -68,20 +68,6 @@ class Predictions:
         while len(told) + refused < number:
             await asyncio.sleep(0.001)
         return Counter([one["status"] for one in told] + ["refused"] * refused)
-
-
-def request() -> dict[str, Any]:
-    return {
-        "request_id": new_id(),
-        "model": "fraud",
-        "requested_at": NOW_US,
-        "event_time": NOW_US,
-        "caller": None,
-        "customer": "c1",
-        "merchant": "m1",
-        "amount": 1.5,
-        "order_id": None,
-    }
 
 
 def play(rack: ModelRack, latency_us: int | None, *numbers: int) -> tuple[list[Counter[str]], Predictions]:
