@@ -4,9 +4,14 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 # Before scikit-learn is loaded: threads that wait by spinning make small fits slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test has a limit in time of the wall: machines share their processors. A test that hangs ends by pytest-timeout.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _OURS = ("DRIFTLINE_", "KAFKA_", "SCHEMA_REGISTRY_", "REDIS_")
 _KEPT = {"DRIFTLINE_CACHE", "DRIFTLINE_MAVEN_REPOSITORY"}

@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import settings
 from numpy.typing import NDArray
 
 from driftline.monitoring.profile import Profile
 from driftline.monitoring.reference import Reference, build_reference
-
-# A shared, loaded machine: a slow example is no failure.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 _SHARES = 1 / np.arange(1, 31) ** 1.3
 
