@@ -7,7 +7,7 @@ import pytest
 
 from driftline.contracts.admin import create_topics
 from driftline.contracts.registry import SchemaRegistry
-from driftline.contracts.topics import Topics, load_manifest
+from driftline.contracts.topics import Topics
 from driftline.embedded import EmbeddedStack
 from driftline.project import load_project
 from driftline.runtime.supervisor import Supervisor
@@ -38,7 +38,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "DRIFTLINE_MAX_POLL_INTERVAL_MS": "60000",  # a loop that hangs is noticed while the tests wait
             "DRIFTLINE_PROFILER_QUIET_SECONDS": "3",
         }
-        streams = load_manifest().streams
         supervisor = Supervisor(state, SERVICES, environment)
         supervisor.start()
         try:
@@ -50,9 +49,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
                 state=state,
                 environment=environment,
                 schema_ids=ids,
-                partitions=3,
-                requests_partitions=streams["prediction-requests"].partitions,
-                predictions_partitions=streams["predictions"].partitions,
             )
         finally:
             supervisor.stop()

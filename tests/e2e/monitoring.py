@@ -5,13 +5,9 @@ import time
 from collections import Counter
 from typing import Any
 
-from driftline.contracts.project_schemas import platform_schema
-from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.topics import WINDOW_REPORTS
-from driftline.contracts.wire import frame
 from tests.e2e.outcomes import HOUR_US, Orders
 from tests.e2e.platform import Platform
-from tests.e2e.reading import committed
 from tests.e2e.traffic import kafka_producer
 
 
@@ -30,16 +26,20 @@ def wait_every_window_before(platform: Platform, end_us: int) -> None:
     """Wait until the windows of orders before an instant are reported with as many rows as there are predictions."""
     expected = Counter(
         _window(prediction["event_time"])
-        for prediction in _predictions(platform)
-        if prediction["order_id"] is not None and _window(prediction["event_time"]) < end_us
+        for prediction in platform.journal(platform.predictions_topic).values()
+        if prediction["status"] == "ANSWERED"
+        and prediction["order_id"] is not None
+        and _window(prediction["event_time"]) < end_us
     )
-    until = time.monotonic() + 120
     found: dict[int, int] = {}
+    until = time.monotonic() + 120
     while time.monotonic() < until:
-        found = _reported(platform)
-        if all(found.get(window) == rows for window, rows in expected.items()):
+        reported = _reported(platform)
+        if all(reported.get(window) == rows for window, rows in expected.items()):
             return
-        time.sleep(1)
+        if reported != found:  # a step on
+            found, until = reported, time.monotonic() + 120
+        time.sleep(0.5)
     wrong = {
         window: (rows, found.get(window)) for window, rows in expected.items() if found.get(window) != rows
     }
@@ -48,27 +48,15 @@ def wait_every_window_before(platform: Platform, end_us: int) -> None:
 
 def ask(platform: Platform, requests: list[dict[str, Any]]) -> None:
     """Send requests to the topic, and wait until the broker has them."""
-    producer = kafka_producer(platform.bootstrap)
+    producer, topic = kafka_producer(platform.bootstrap), platform.requests_topic
     for request in requests:
-        value = frame(platform.request_schema_id, platform.request_codec.encode(request))
-        producer.produce(platform.requests_topic, value, request["request_id"].encode())
+        producer.produce(topic, platform.encoder(topic)(request), request["request_id"].encode())
     assert producer.flush(60) == 0
 
 
-def _predictions(platform: Platform) -> list[dict[str, Any]]:
-    messages = committed(platform.bootstrap, platform.predictions_topic, 2)
-    return [
-        record
-        for message in messages
-        if (record := platform.prediction_codec.decode(message.value()[5:]))["status"] == "ANSWERED"
-    ]
-
-
 def _reported(platform: Platform) -> dict[int, int]:
-    codec = RecordCodec(platform_schema("window_report"))
-    reports = {}
-    for message in committed(platform.bootstrap, platform.topics.stream(WINDOW_REPORTS), 2):
-        report = codec.decode(message.value()[5:])
+    reports: dict[str, dict[str, Any]] = {}
+    for report in platform.journal(platform.topics.stream(WINDOW_REPORTS)).values():
         if report["kind"] == "PREDICTIONS" and report["segment"] == "":
             before = reports.setdefault(report["report_id"], report)
             assert before["rows"] == report["rows"]  # handled twice, it says the same

@@ -7,7 +7,6 @@ from typing import Any
 
 from driftline.runtime.ids import new_id
 from tests.e2e.platform import Platform
-from tests.e2e.reading import committed
 from tests.e2e.traffic import START_US, TopicTraffic
 
 ASKED_US = START_US + 3_600_000_000
@@ -72,26 +71,10 @@ class Orders:
 
     def traffic(self, seed: int) -> tuple[TopicTraffic, TopicTraffic]:
         """Return threads that send both."""
-        platform = self._platform
+        topics = self._platform.topics
         return (
-            TopicTraffic(
-                platform.bootstrap,
-                platform.requests_topic,
-                platform.request_codec,
-                platform.request_schema_id,
-                self.request,
-                seed=seed,
-                burst=5,
-            ),
-            TopicTraffic(
-                platform.bootstrap,
-                platform.topics.labels,
-                platform.label_codec,
-                platform.schema_ids[platform.topics.labels],
-                self.label,
-                seed=seed + 1,
-                burst=7,
-            ),
+            self._platform.traffic(topics.prediction_requests, self.request, seed=seed, burst=3),
+            self._platform.traffic(topics.labels, self.label, seed=seed + 1, burst=4),
         )
 
 
@@ -100,10 +83,10 @@ def assert_outcomes(platform: Platform) -> None:
     platform.wait_consumed(platform.requests_topic, "predictor")
     platform.wait_consumed(platform.predictions_topic, "outcome_joiner")
     platform.wait_consumed(platform.topics.labels, "outcome_joiner")
-    predictions = _read(platform, platform.predictions_topic, platform.prediction_codec)
-    labels = _read(platform, platform.topics.labels, platform.label_codec)
+    predictions = platform.journal(platform.predictions_topic).values()
+    labels = platform.journal(platform.topics.labels).values()
     found: dict[str, list[dict[str, Any]]] = {}
-    for outcome in _read(platform, platform.topics.outcomes, platform.outcome_codec):
+    for outcome in platform.journal(platform.topics.outcomes).values():
         found.setdefault(outcome["request_id"], []).append(outcome)
     expected = _expected(predictions, labels)
     assert expected
@@ -147,7 +130,3 @@ def _expected(
             known_us, value = max(inside)
             expected[one["request_id"]] = (known_us, None if value < 0 else value)
     return expected
-
-
-def _read(platform: Platform, topic: str, codec: Any) -> list[dict[str, Any]]:
-    return [codec.decode(message.value()[5:]) for message in committed(platform.bootstrap, topic, 2)]

@@ -6,7 +6,8 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,23 @@ from confluent_kafka import Consumer, TopicPartition
 from driftline.contracts.project_schemas import (
     label_schema,
     outcome_schema,
+    platform_schema,
     prediction_request_schema,
     prediction_schema,
 )
 from driftline.contracts.record_codec import RecordCodec
-from driftline.contracts.topics import Topics, load_manifest
+from driftline.contracts.topics import WINDOW_REPORTS, Topics
+from driftline.contracts.wire import frame
 from driftline.embedded import EmbeddedStack
+from driftline.features import FeatureView
 from driftline.project import Project
+from driftline.runtime.errors import UnavailableError
 from driftline.runtime.ids import new_id
+from driftline.runtime.instance_file import read_instance_file
 from driftline.runtime.processes import tail
-from driftline.runtime.supervisor import Supervisor
-from tests.e2e.reading import end_offsets, record_ends
-from tests.e2e.traffic import START_US
+from driftline.runtime.supervisor import Supervisor, is_ready
+from tests.e2e.reading import Journal, Replay, end_offsets
+from tests.e2e.traffic import START_US, TopicTraffic
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,9 +44,8 @@ class Platform:
     state: Path
     environment: dict[str, str]
     schema_ids: dict[str, int]
-    partitions: int
-    requests_partitions: int
-    predictions_partitions: int
+    _journals: dict[str, Journal] = field(default_factory=dict)
+    _replays: dict[str, Replay] = field(default_factory=dict)
 
     @property
     def topics(self) -> Topics:
@@ -70,33 +75,43 @@ class Platform:
     def predictions_topic(self) -> str:
         return self.topics.predictions
 
-    @property
-    def event_codec(self) -> RecordCodec:
-        return RecordCodec(dict(self.project.event_types["payments"].schema))
+    def journal(self, topic: str) -> Journal:
+        """What a topic holds, read on from where the last test stopped."""
+        if topic not in self._journals:
+            self._journals[topic] = Journal(
+                self.bootstrap, topic, self.partitions(topic), RecordCodec(self._schema(topic))
+            )
+        return self._journals[topic]
 
-    @property
-    def request_codec(self) -> RecordCodec:
-        return RecordCodec(prediction_request_schema(self.project))
+    def replay(self, view: FeatureView) -> Replay:
+        """What a sequential replay of the events leaves of a view, carried on over the tests."""
+        return self._replays.setdefault(view.ref, Replay(view))
 
-    @property
-    def prediction_codec(self) -> RecordCodec:
-        return RecordCodec(prediction_schema(self.project))
+    def encoder(self, topic: str) -> Callable[[dict[str, Any]], bytes]:
+        """What makes a record into a message's value."""
+        codec, schema_id = RecordCodec(self._schema(topic)), self.schema_ids[topic]
+        return lambda record: frame(schema_id, codec.encode(record))
 
-    @property
-    def label_codec(self) -> RecordCodec:
-        return RecordCodec(label_schema())
+    def traffic(
+        self, topic: str, make: Callable[[], tuple[str, str, dict[str, Any]]], *, seed: int, burst: int
+    ) -> TopicTraffic:
+        """Return a thread that sends what ``make`` returns: an id, a key and a record; ``burst`` of them at a time."""
+        return TopicTraffic(self.bootstrap, topic, self.encoder(topic), make, seed=seed, burst=burst)
 
-    @property
-    def outcome_codec(self) -> RecordCodec:
-        return RecordCodec(outcome_schema(self.project))
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        return self.topics.all_of(self.project)[topic].partitions
 
-    @property
-    def event_schema_id(self) -> int:
-        return self.schema_ids[self.events_topic]
-
-    @property
-    def request_schema_id(self) -> int:
-        return self.schema_ids[self.requests_topic]
+    def _schema(self, topic: str) -> Mapping[str, Any]:
+        topics, project = self.topics, self.project
+        return {
+            self.events_topic: project.event_types["payments"].schema,
+            topics.prediction_requests: prediction_request_schema(project),
+            topics.predictions: prediction_schema(project),
+            topics.labels: label_schema(),
+            topics.outcomes: outcome_schema(project),
+            topics.stream(WINDOW_REPORTS): platform_schema("window_report"),
+        }[topic]
 
     def url(self, instance: str) -> str:
         port = json.loads((self.state / "run" / f"{instance}.json").read_text())["port"]
@@ -118,7 +133,7 @@ class Platform:
 
     def wait_applied(self, seconds: float = 120) -> None:
         """Wait until the store has applied every event; so many seconds without a step on are too long."""
-        ends = end_offsets(self.bootstrap, self.events_topic, self.partitions)
+        ends = end_offsets(self.bootstrap, self.events_topic, self.partitions(self.events_topic))
         until = time.monotonic() + seconds
         applied: dict[int, int] = {}
         while time.monotonic() < until:
@@ -134,7 +149,7 @@ class Platform:
         from driftline.features.keys import owner_key
 
         found = {}
-        for partition in range(self.partitions):
+        for partition in range(self.partitions(self.events_topic)):
             owner = self.redis.get(owner_key(self.prefix, "payments", partition))
             if owner is not None:
                 found[partition] = int(owner.split(b"|")[1])  # type: ignore[union-attr]
@@ -142,7 +157,7 @@ class Platform:
 
     def wait_consumed(self, topic: str, group: str, seconds: float = 120) -> None:
         """Wait until a consumer group has committed the whole topic; so many seconds without a step on are too long."""
-        partitions = load_manifest().streams[topic.removeprefix(f"{self.prefix}.")].partitions
+        partitions = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -154,8 +169,8 @@ class Platform:
         waiting: list[Any] = []
         reached: dict[int, int] = {}
         while time.monotonic() < until:
-            committed = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
-            ends = record_ends(self.bootstrap, topic, partitions)
+            committed = consumer.committed(partitions, timeout=20)
+            ends = self.journal(topic).ends()
             waiting = [
                 (c.partition, c.offset, ends[c.partition])
                 for c in committed
@@ -198,6 +213,18 @@ class Platform:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait_another(self, service: str, number: int, process: "subprocess.Popen[bytes]") -> None:
+        """Wait until a worker that was started beside the supervisor's is ready."""
+        instance = f"{service}-{number}"
+        until = time.monotonic() + 300  # six of them start at once, each with all its imports
+        while time.monotonic() < until:
+            written = read_instance_file(self.state, instance)
+            if written is not None and written.pid == process.pid and is_ready(written.port):
+                return
+            time.sleep(0.1)
+        log = tail(self.state / "logs" / f"{instance}.log")
+        raise UnavailableError(f"{instance} is not ready after 300 s:\n{log}")
 
     @staticmethod
     def stop_another(process: "subprocess.Popen[bytes]") -> None:

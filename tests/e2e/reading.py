@@ -1,11 +1,14 @@
-"""Read everything back the way a careful auditor would: committed records only, and the store's own bytes."""
+"""Read everything back the way a careful auditor would: committed records only, and the store's own bytes.
 
-from collections.abc import Mapping
-from typing import Any
+The tests of a package share their topics, and each looks at all that is in them. So nothing is read or replayed twice.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import redis
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import split
@@ -24,60 +27,106 @@ def end_offsets(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
     return ends
 
 
-def committed(bootstrap: str, topic: str, partitions: int) -> list[Message]:
-    """Every committed record of a topic, in partition order."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "audit",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
-    messages, ended = [], set()
-    while len(ended) < partitions:
-        for message in consumer.consume(10_000, 1.0):
-            if message.error() is not None:
-                ended.add(message.partition())
-            else:
-                messages.append(message)
-    consumer.close()
-    return messages
+class Record(NamedTuple):
+    """A committed record and where it lies."""
+
+    partition: int
+    value: dict[str, Any]
 
 
-def record_ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
-    """The offset after the last committed record: a transaction's marker may follow it, which nobody consumes."""
-    ends = dict.fromkeys(range(partitions), 0)
-    for message in committed(bootstrap, topic, partitions):
-        ends[message.partition() or 0] = (message.offset() or 0) + 1
-    return ends
+class Journal:
+    """The committed records of a topic: they never change, so each look reads on from where the last one ended."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int, codec: RecordCodec) -> None:
+        self._bootstrap, self._topic, self._codec = bootstrap, topic, codec
+        self._records: list[Record] = []
+        self._ends = dict.fromkeys(range(partitions), 0)
+
+    def records(self) -> list[Record]:
+        """All of them up to now, each partition's in its order."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": "audit",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        consumer.assign([TopicPartition(self._topic, *place) for place in self._ends.items()])
+        ended = set()
+        while len(ended) < len(self._ends):
+            for message in consumer.consume(10_000, 0.1):
+                partition = message.partition() or 0
+                if message.error() is not None:
+                    ended.add(partition)
+                    continue
+                self._records.append(Record(partition, self._codec.decode(split(message.value())[1])))
+                self._ends[partition] = (message.offset() or 0) + 1
+        consumer.close()
+        return self._records
+
+    def values(self) -> list[dict[str, Any]]:
+        """The records of all partitions, without where they lie."""
+        return [record.value for record in self.records()]
+
+    def ends(self) -> dict[int, int]:
+        """The offset after each partition's last record: a transaction's marker may follow it, which nobody consumes."""
+        self.records()
+        return dict(self._ends)
 
 
-def replayed(view: FeatureView, messages: list[Message], codec: RecordCodec) -> dict[tuple[int, str], bytes]:
-    """The blobs that a sequential replay of the topic gives: (partition, entity) -> bytes."""
-    layout = ViewLayout.of(view)
-    blobs: dict[tuple[int, str], Any] = {}
-    seen: set[str] = set()
-    for message in messages:
-        event = codec.decode(split(message.value())[1])
-        if event["event_id"] in seen:
-            continue
-        seen.add(event["event_id"])
-        key = (message.partition() or 0, event[view.source.entity_field])
-        state = blobs.setdefault(key, layout.empty(1))
-        time_us = np.array([int(event[view.source.event_time].timestamp() * 1_000_000)], dtype=np.int64)
+class Replay:
+    """What a sequential replay of a topic leaves of a view: each entity's events in their order, one after the other.
+
+    Entities do not depend on each other, so the first new events of all of them are applied in one call, then the
+    second ones, and so on.
+    """
+
+    def __init__(self, view: FeatureView) -> None:
+        self._source, self._layout = view.source, ViewLayout.of(view)
+        self._state = self._layout.empty(0)
+        self._rows: dict[tuple[int, str], int] = {}
+        self._read = 0
+        self._seen: set[str] = set()
+
+    def blobs(self, records: list[Record]) -> dict[tuple[int, str], bytes]:
+        """The bytes of (partition, entity) after these records, of which the first ones are those of the last call."""
+        turns: list[list[tuple[int, dict[str, Any]]]] = []
+        times = dict.fromkeys(self._rows.values(), 0)
+        for partition, event in records[self._read :]:
+            if event["event_id"] in self._seen:
+                continue
+            self._seen.add(event["event_id"])
+            row = self._rows.setdefault((partition, event[self._source.entity_field]), len(self._rows))
+            turn = times.setdefault(row, 0)
+            times[row] += 1
+            if turn == len(turns):
+                turns.append([])
+            turns[turn].append((row, event))
+        self._read = len(records)
+        self._state = np.concatenate([self._state, self._layout.empty(len(self._rows) - len(self._state))])
+        for events in turns:
+            self._apply(events)
+        return {key: self._state[row].tobytes() for key, row in self._rows.items()}
+
+    def _apply(self, events: list[tuple[int, dict[str, Any]]]) -> None:
+        """Apply at most one event of each entity."""
+        rows = np.array([row for row, _ in events])
+        when = [round(event[self._source.event_time].timestamp() * 1_000_000) for _, event in events]
         inputs = {
-            name: np.array([np.nan if event[name] is None else float(event[name])]) for name in layout.inputs
+            name: np.array([np.nan if event[name] is None else float(event[name]) for _, event in events])
+            for name in self._layout.inputs
         }
-        apply_events(layout, state, np.zeros(1, dtype=np.int64), time_us, inputs)
-    return {key: state[0].tobytes() for key, state in blobs.items()}
+        apply_events(self._layout, self._state, rows, np.array(when, dtype=np.int64), inputs)
 
 
 def stored(
-    client: "redis.Redis", prefix: str, view: FeatureView, keys: list[tuple[int, str]]
+    client: "redis.Redis", prefix: str, view: FeatureView, keys: Iterable[tuple[int, str]]
 ) -> dict[tuple[int, str], bytes | None]:
+    keys = list(keys)
     names = [
         blob_key(prefix, view.source.event_type, partition, view.ref, entity) for partition, entity in keys
     ]

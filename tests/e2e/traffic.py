@@ -3,14 +3,13 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 from confluent_kafka import Producer
 
-from driftline.contracts.record_codec import RecordCodec
-from driftline.contracts.wire import frame
 from driftline.runtime.ids import new_id
 
 START_US = 1_750_000_000_000_000
@@ -44,11 +43,29 @@ class Traffic(threading.Thread):
     def finish(self) -> None:
         """Wait for what is still under way."""
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._ended.set()
+
+    def end(self) -> None:
+        self.stop()
         self.join(240)
         assert not self.is_alive(), f"{type(self).__name__} still waits for its acknowledgements"
         assert not self.failures, self.failures
+
+
+@contextmanager
+def sending(*traffic: Traffic) -> Iterator[None]:
+    """Send while the block lasts; after it all is acknowledged. Where it fails, what is sent stops as well."""
+    for one in traffic:
+        one.start()
+    try:
+        yield
+    except BaseException:
+        for one in traffic:
+            one.stop()
+        raise
+    for one in traffic:
+        one.end()
 
 
 class Payments:
@@ -91,23 +108,16 @@ class TopicTraffic(Traffic):
         self,
         bootstrap: str,
         topic: str,
-        codec: RecordCodec,
-        schema_id: int,
+        encode: Callable[[dict[str, Any]], bytes],
         make: Callable[[], tuple[str, str, dict[str, Any]]],
         *,
         seed: int,
-        pause: float = 0.01,
-        burst: int = 10,
+        burst: int,
+        pause: float = 0.02,
     ) -> None:
         super().__init__(seed=seed, pause=pause)
         self._producer = kafka_producer(bootstrap)
-        self._topic, self._codec, self._schema_id, self._make, self._burst = (
-            topic,
-            codec,
-            schema_id,
-            make,
-            burst,
-        )
+        self._topic, self._encode, self._make, self._burst = topic, encode, make, burst
 
     def step(self) -> None:
         if len(self._producer) > _UNACKNOWLEDGED:  # the broker is away: an application would not make more
@@ -121,7 +131,7 @@ class TopicTraffic(Traffic):
                 if error is None:
                     self.acknowledged.add(identity)
 
-            value = frame(self._schema_id, self._codec.encode(record))
+            value = self._encode(record)
             self._producer.produce(self._topic, value, key.encode(), on_delivery=acknowledged)
             if self.random.random() < 0.05:  # a retried event: the same UUID again
                 self._producer.produce(self._topic, value, key.encode())
