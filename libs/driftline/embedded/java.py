@@ -23,9 +23,16 @@ def java_version() -> str:
     return result.stderr.splitlines()[0]
 
 
-def jvm_flags(*, heap: str, scratch: Path) -> list[str]:
-    """Return the flags of a small server whose temporary files stay in ``scratch``."""
+def jvm_flags(*, heap: str, scratch: Path, archive: Path) -> list[str]:
+    """Return the flags of a small server whose temporary files stay in ``scratch``.
+
+    It takes the AOT cache ``archive``, if somebody made it (``warm``); one that does not fit is passed over.
+    """
+    archived = (
+        [f"-XX:AOTCache={archive}", "-Xlog:disable", "-Xlog:all=error:stderr"] if archive.exists() else []
+    )
     return [
+        *archived,
         f"-Xmx{heap}",
         "-Xms64m",
         "-XX:+UseSerialGC",

@@ -118,7 +118,7 @@ class Kafka(Part):
     def _jvm(self, *more: str) -> list[str | Path]:
         return [
             java(),
-            *jvm_flags(heap="512m", scratch=self.folder / "tmp"),
+            *jvm_flags(heap="512m", scratch=self.folder / "tmp", archive=self._cache.archive(self.name)),
             *more,
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -54,7 +54,7 @@ class Registry(Part):
             "apicurio.storage.snapshot.location": scratch,
             "apicurio.import.work-dir": scratch,
         }
-        flags = jvm_flags(heap="256m", scratch=scratch)
+        flags = jvm_flags(heap="256m", scratch=scratch, archive=self._cache.archive(self.name))
         options = [f"-D{name}={value}" for name, value in settings.items()]
         jar = self._cache.registry_folder / "quarkus-run.jar"
         return [java(), *flags, "-XX:TieredStopAtLevel=1", *options, "-jar", jar]

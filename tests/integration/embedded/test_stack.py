@@ -15,7 +15,10 @@ import redis
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from driftline.embedded import PARTS, EmbeddedStack, running_environment
+from driftline.embedded.cache import ArtifactCache
+from driftline.embedded.java import java, jvm_flags
 from driftline.embedded.ports import answers
+from driftline.embedded.warm import warm
 from driftline.runtime.errors import ConfigurationError
 from driftline.runtime.processes import is_alive
 
@@ -27,6 +30,23 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
     """A stack of this module's own, to be killed."""
     with EmbeddedStack(tmp_path_factory.mktemp("own")) as running:
         yield running
+
+
+def test_servers_take_the_archives_that_were_made(own: EmbeddedStack) -> None:
+    cache = ArtifactCache()
+    warm(cache)
+    assert warm(cache) == []  # nothing is made twice
+    for part in ("kafka", "registry"):
+        own.restart(part)
+        assert str(cache.archive(part)) in Path(f"/proc/{own.pid(part)}/maps").read_text()
+
+
+def test_an_archive_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
+    archive = tmp_path / "other.aot"
+    archive.write_bytes(bytes(10_000))
+    flags = jvm_flags(heap="64m", scratch=tmp_path, archive=archive)
+    assert any(str(archive) in flag for flag in flags)
+    assert subprocess.run([java(), *flags, "-version"], timeout=60, check=False).returncode == 0
 
 
 def topics(stack: EmbeddedStack) -> set[str]:

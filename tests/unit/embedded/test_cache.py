@@ -90,3 +90,9 @@ def test_committed_lock_pins_every_file() -> None:
     assert {"kafka_2.13", "kafka-clients", "slf4j-simple"} <= {item.name for item in lock.kafka}
     assert "log4j-core" not in {item.name for item in lock.kafka}
     assert all(len(item.sha256) == 64 and item.size > 0 for item in lock.artifacts)
+
+
+def test_an_archive_is_of_one_server_and_one_lock(tmp_path: Path, lock: Lock) -> None:
+    cache = ArtifactCache(tmp_path, lock=lock)
+    other = ArtifactCache(tmp_path, lock=Lock(kafka=lock.kafka[:1], registry=lock.registry))
+    assert len({cache.archive("kafka"), cache.archive("registry"), other.archive("kafka")}) == 3
