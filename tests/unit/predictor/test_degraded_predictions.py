@@ -37,7 +37,7 @@ from services.predictor.api import PredictorState, predictor_routes
 from services.predictor.batching import HttpBatches
 from tests.serving import served as serve
 from tests.small_model import write_model
-from tests.unit.predictor.test_http_predictions import GOOD, NOW_US, SHOP, Log, Service
+from tests.unit.predictor.harness import GOOD, NOW_US, SHOP, Log, Service
 
 LENIENT, STRICT = "/v1/models/fraud/predictions", "/v1/models/abuse/predictions"
 

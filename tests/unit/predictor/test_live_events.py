@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,7 +14,7 @@ from driftline.contracts.batch_codec import BatchDecoder
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame
-from driftline.project import Project, load_project
+from driftline.project import Project
 from driftline.runtime.errors import RefusedError
 from driftline.runtime.ids import new_id
 from services.predictor.live_events import (
@@ -30,7 +29,6 @@ from services.predictor.live_events import (
 )
 from services.predictor.live_feed import QUEUE, Listener
 
-SHOP = Path(__file__).parents[2] / "e2e" / "shop"
 NOW_US = 1_750_000_000_000_000
 
 
@@ -50,11 +48,6 @@ class Logged:
 
     def offset(self) -> int:
         return self.offset_
-
-
-@pytest.fixture(scope="module")
-def project() -> Project:
-    return load_project(SHOP)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import uuid
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.features import Entity
-from driftline.project import Project, load_project
+from driftline.project import Project
 from services.predictor.documentation import request_schema
 from services.predictor.requests import GoodBodies, read_request
 
@@ -25,11 +24,6 @@ GOOD: dict[str, Any] = {
     "entities": {"customer": "c1", "merchant": "m1"},
     "inputs": {"amount": 12},
 }
-
-
-@pytest.fixture(scope="module")
-def project() -> Project:
-    return load_project(Path(__file__).parents[2] / "e2e" / "shop")
 
 
 def test_a_good_body_becomes_the_logs_columns(project: Project) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from driftline.contracts.project_schemas import prediction_schema
-from driftline.project import Project, ServiceLevelRule, load_project
+from driftline.project import ServiceLevelRule, load_project
 from driftline.runtime.clock import ManualClock
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
 from driftline.serving.service_levels import ServiceLevels
 from services.predictor.batching import HttpBatches
-from tests.small_model import write_model
-from tests.unit.predictor.test_http_predictions import NOW_US, SHOP, Log, Store
+from tests.unit.predictor.harness import NOW_US, SHOP, Log, Store
 from tests.unit.serving.test_predict import request
 
 _BATCH, _BATCH_SECONDS = 4, 0.02
@@ -81,14 +80,6 @@ def play(rack: ModelRack, latency_us: int | None, *numbers: int) -> tuple[list[C
         return asyncio.run(story()), predictions
     finally:
         predictions.batches.close()
-
-
-@pytest.fixture(scope="module")
-def rack(tmp_path_factory: pytest.TempPathFactory) -> ModelRack:
-    models = tmp_path_factory.mktemp("models")
-    shop: Project = load_project(SHOP)
-    write_model(shop, models)
-    return ModelRack(models, shop)
 
 
 def test_no_more_is_taken_than_can_be_answered_in_time(rack: ModelRack) -> None:
