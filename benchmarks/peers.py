@@ -1,6 +1,8 @@
 """What driftline is measured against: the simplest honest way to do the same job."""
 
 import io
+import random
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +107,33 @@ def produce_to_consume(bootstrap: str, topic: str, value: bytes, events: int, pa
     producer.flush()
     reader.close()
     return waits
+
+
+def acknowledgement_seconds(bootstrap: str, topic: str, size: int = 500, records: int = 500) -> float:
+    """What a producer waits for the acknowledgement of one record at a time: the median, after as many unmeasured ones."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": 0,
+            "max.in.flight.requests.per.connection": 1,
+            "socket.nagle.disable": True,
+        }
+    )
+    value = random.Random(0).randbytes(size)
+    told: list[Any] = []
+    waits = []
+    for sent in range(1, 2 * records + 1):
+        begun = time.perf_counter()
+        producer.produce(topic, value, on_delivery=lambda error, _: told.append(error))
+        while len(told) < sent:
+            producer.poll(1)
+        waits.append(time.perf_counter() - begun)
+    if any(told):
+        raise RuntimeError(f"{topic}: {next(filter(None, told))}")
+    return statistics.median(waits[records:])
 
 
 def percentile(values: list[float], share: float) -> float:
