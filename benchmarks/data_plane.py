@@ -58,6 +58,7 @@ class Bench:
     environments: Path = Path(".driftline/bench")
     asked: list[PeerProcess] = field(default_factory=list)
     _predictor: str = ""
+    _single: str = ""
 
     @property
     def bootstrap(self) -> str:
@@ -80,8 +81,21 @@ class Bench:
 
     def predictor(self) -> str:
         """Return the address of the bench project's predictor, started once."""
-        self._predictor = self._predictor or self.service("predictor")
+        if not self._predictor:
+            self.single_records()
+            self._predictor = self.service("predictor")
         return self._predictor
+
+    def single_records(self) -> str:
+        """Return a topic for records that are sent one at a time, by a broker that has compiled what it does with them.
+
+        One that has just started waits four times as long for its own answer as after ten thousand of them.
+        """
+        if not self._single:
+            self._single = "single-records"
+            create_topic(self.bootstrap, self._single)
+            peers.acknowledgement_seconds(self.bootstrap, self._single, records=5_000)
+        return self._single
 
     def service(self, name: str, *, module: str = "", **variables: str) -> str:
         """Start a service, or a module that stands for it, and return its address.

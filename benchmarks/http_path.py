@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import closed_loop, events, peers
 from benchmarks.closed_loop import Answers
 from benchmarks.comparison import Comparison
-from benchmarks.data_plane import Bench, create_topic
+from benchmarks.data_plane import Bench
 from benchmarks.http_client import request_bytes
 
 PREDICT = "/v1/models/failure/predictions"
@@ -23,11 +23,6 @@ BODY: dict[str, Any] = {
 def comparisons(bench: Bench) -> list[Comparison]:
     """Return the lines: requests a second at 1 and 16 connections, and latency at one."""
     constant = functools.cache(lambda: route(bench, "constant_route"))
-
-    @functools.cache
-    def acknowledged() -> str:
-        create_topic(bench.bootstrap, "acknowledged")
-        return "acknowledged"
 
     def ours(connections: int) -> Answers:
         return predictions(bench.predictor(), connections)
@@ -52,7 +47,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
             name="HTTP predictions, 1 connection, the broker's acknowledgement apart / constant FastAPI route",
             unit="requests/s",
             ours=lambda: _without(
-                peers.acknowledgement_seconds(bench.bootstrap, acknowledged()), ours(1).rate
+                peers.acknowledgement_seconds(bench.bootstrap, bench.single_records()), ours(1).rate
             ),
             theirs=lambda: theirs(1).rate,
             aim=0.7,
