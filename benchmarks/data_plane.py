@@ -89,7 +89,7 @@ class Bench:
     def single_records(self) -> str:
         """Return a topic for records that are sent one at a time, by a broker that has compiled what it does with them.
 
-        One that has just started waits four times as long for its own answer as after ten thousand of them.
+        One that has just started takes longer for its answer.
         """
         if not self._single:
             self._single = "single-records"

@@ -23,6 +23,17 @@ from tests.e2e.traffic import sending
 KILLS = int(os.environ.get("E2E_KILLS", "20"))
 
 
+def kill_server_at_random_moments(
+    platform: Platform, part: str, seed: int, within: tuple[float, float], *, wipe: bool = False
+) -> None:
+    """Kill a server so many seconds after it is ready, and start it again."""
+    source = random.Random(seed)
+    for _ in range(KILLS):
+        time.sleep(source.uniform(*within))
+        platform.stack.kill(part)
+        platform.stack.restart(part, wipe=wipe)
+
+
 def test_workers_come_and_go_under_load(platform: Platform) -> None:
     """One, four, one: more workers than the events have partitions; two leave in order, one is killed."""
     traffic, requests = event_traffic(platform, 15), request_traffic(platform, 16)
@@ -76,12 +87,8 @@ def test_zombie_writes_nothing(platform: Platform, instance: str) -> None:
 def test_broker_killed(platform: Platform) -> None:
     traffic = event_traffic(platform, 6)
     requests, labels = Orders(platform, 7).traffic(7)
-    source = random.Random(6)
     with sending(traffic, requests, labels):
-        for _ in range(KILLS):
-            time.sleep(source.uniform(0.1, 1.5))
-            platform.stack.kill("kafka")
-            platform.stack.restart("kafka")
+        kill_server_at_random_moments(platform, "kafka", 6, (0.1, 1.5))
     assert_events_in_topic(platform, traffic.acknowledged)
     assert_store_equals_replay(platform)
     assert_each_request_is_logged_once(platform, requests.acknowledged)
@@ -92,11 +99,7 @@ def test_store_killed_and_restarted_empty(platform: Platform) -> None:
     """The last one: of an emptied store the UUIDs are new, so a request that was sent twice may be logged twice."""
     traffic = event_traffic(platform, 5)
     requests, labels = Orders(platform, 10).traffic(10)
-    source = random.Random(5)
     with sending(traffic, requests, labels):
-        for _ in range(KILLS):
-            time.sleep(source.uniform(0.05, 0.8))
-            platform.stack.kill("valkey")
-            platform.stack.restart("valkey", wipe=True)
+        kill_server_at_random_moments(platform, "valkey", 5, (0.05, 0.8), wipe=True)
     assert_store_equals_replay(platform)
     assert_outcomes(platform)

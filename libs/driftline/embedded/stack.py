@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -153,21 +153,7 @@ class EmbeddedStack:
         self._processes[name] = spawn(part.command(), environment=jvm_environment(), log=self._log(name))
 
     def _wait_ready(self, names: Sequence[str], timeout: float) -> None:
-        until = time.monotonic() + timeout
-        waiting = set(names)
-        while waiting:
-            for name in sorted(waiting):
-                code = self._processes[name].poll()
-                if code is not None:
-                    msg = f"{name} ended with exit code {code} while starting:\n{tail(self._log(name))}"
-                    raise UnavailableError(msg)
-                if self._parts[name].ready():
-                    waiting.discard(name)
-            if waiting and time.monotonic() > until:
-                name = min(waiting)
-                msg = f"{name} is not ready after {timeout:.0f} s:\n{tail(self._log(name))}"
-                raise UnavailableError(msg)
-            time.sleep(_POLL_SECONDS)
+        wait_ready([(self._parts[name], self._processes[name], self._log(name)) for name in names], timeout)
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -194,6 +180,31 @@ class EmbeddedStack:
         claim.write(str(os.getpid()))
         claim.flush()
         self._claim = claim
+
+
+def wait_ready(started: Iterable[tuple[Part, "subprocess.Popen[bytes]", Path]], timeout: float) -> None:
+    """Return when all of these servers answer, each told with its process and its log.
+
+    Raises
+    ------
+    UnavailableError
+        One ended, or does not answer within so many seconds: with the end of its log.
+    """
+    until = time.monotonic() + timeout
+    waiting = {part.name: (part, process, log) for part, process, log in started}
+    while waiting:
+        for name, (part, process, log) in sorted(waiting.items()):
+            code = process.poll()
+            if code is not None:
+                msg = f"{name} ended with exit code {code} while starting:\n{tail(log)}"
+                raise UnavailableError(msg)
+            if part.ready():
+                del waiting[name]
+        if waiting and time.monotonic() > until:
+            name = min(waiting)
+            msg = f"{name} is not ready after {timeout:.0f} s:\n{tail(waiting[name][2])}"
+            raise UnavailableError(msg)
+        time.sleep(_POLL_SECONDS)
 
 
 _TYPES: dict[str, type[Part]] = {"kafka": Kafka, "registry": Registry, "valkey": Valkey}

@@ -6,29 +6,24 @@ many times, as the tests do. A Java or a lock of another version has archives of
 the same.
 """
 
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from driftline.embedded.cache import ArtifactCache
 from driftline.embedded.java import jvm_environment
 from driftline.embedded.kafka import Kafka
-from driftline.embedded.part import Part
 from driftline.embedded.ports import remembered_ports
 from driftline.embedded.registry import Registry
+from driftline.embedded.stack import wait_ready
 from driftline.runtime.errors import DriftlineError, UnavailableError
 from driftline.runtime.processes import end, spawn, tail
 
 _READY_SECONDS = 300
 _WRITE_SECONDS = 600
 
-_PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[Path, Mapping[str, int], ArtifactCache], Part]]] = {
-    "kafka": (Kafka.port_names, Kafka),
-    "registry": (Registry.port_names, Registry),
-}
+_SERVERS = (Kafka, Registry)
 
 
 def warm(cache: ArtifactCache) -> list[str]:
@@ -41,39 +36,31 @@ def warm(cache: ArtifactCache) -> list[str]:
     """
     cache.ensure()
     with cache.alone("warm"):
-        missing = [name for name in _PARTS if not cache.archive(name).exists()]
-        for name in missing:
-            _make(name, cache)
-    return missing
+        missing = [server for server in _SERVERS if not cache.archive(server.name).exists()]
+        for server in missing:
+            _make(server, cache)
+    return [server.name for server in missing]
 
 
-def _make(name: str, cache: ArtifactCache) -> None:
-    port_names, make = _PARTS[name]
-    archive = cache.archive(name)
+def _make(server: type[Kafka | Registry], cache: ArtifactCache) -> None:
+    archive = cache.archive(server.name)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=archive.parent, prefix=f".{name}-") as scratch:
+    with TemporaryDirectory(dir=archive.parent, prefix=f".{server.name}-") as scratch:
         folder = Path(scratch)
-        part = make(folder / name, remembered_ports(folder / "ports.json", list(port_names)), cache)
+        ports = remembered_ports(folder / "ports.json", list(server.port_names))
+        part = server(folder / server.name, ports, cache)
         part.prepare()
         draft, log = folder / archive.name, folder / "log"
         runtime, *rest = part.command()
         command = [runtime, f"-XX:AOTCacheOutput={draft}", *rest]
         process = spawn(command, environment=jvm_environment(), log=log)
         try:
-            _wait(part, process, log)
+            wait_ready([(part, process, log)], _READY_SECONDS)
         finally:
             end(process, patience=_WRITE_SECONDS)  # it writes the archive when it ends
         if not draft.exists():
-            raise UnavailableError(f"{name} left no archive:\n{tail(log)}")
+            raise UnavailableError(f"{server.name} left no archive:\n{tail(log)}")
         draft.rename(archive)
-
-
-def _wait(part: Part, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + _READY_SECONDS
-    while not part.ready():
-        if process.poll() is not None or time.monotonic() > until:
-            raise UnavailableError(f"{part.name} did not start:\n{tail(log)}")
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":
