@@ -18,7 +18,7 @@ from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.rack import ModelRack
 from driftline.serving.request_values import WrongValueError, read_instant_us
 from services.predictor.answers import REPEATED_HEADER, Answers, models_of
-from services.predictor.batching import HttpBatches, Record
+from services.predictor.batching import HttpBatches
 from services.predictor.bulk import JSON_LINES, RowReader, answer_lines, split_rows
 from services.predictor.documentation import (
     BULK_DESCRIPTION,
@@ -35,6 +35,7 @@ from services.predictor.requests import (
     read_request,
     read_timeout_ms,
 )
+from services.predictor.waiting import Record
 
 _log = get_logger(__name__)
 

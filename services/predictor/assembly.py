@@ -1,11 +1,15 @@
 """The predictor put together from its settings; the only place where its clients are made."""
 
+import asyncio
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
+
+from fastapi import FastAPI
 
 from driftline.contracts.batch_codec import BatchDecoder, BatchEncoder
 from driftline.contracts.project_schemas import (
@@ -15,7 +19,7 @@ from driftline.contracts.project_schemas import (
 )
 from driftline.contracts.registry import SchemaRegistry
 from driftline.contracts.topics import MODEL_EVENTS, event_partitions
-from driftline.features.online import OnlineStore
+from driftline.features.online import TIMEOUT_SECONDS, OnlineStore
 from driftline.features.store_connection import ReadConnection
 from driftline.models.life_log import LifeCodec
 from driftline.project import Project
@@ -25,6 +29,7 @@ from driftline.runtime.errors import UnavailableError
 from driftline.runtime.health import Health
 from driftline.runtime.http import create_app
 from driftline.runtime.logging import get_logger
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from driftline.serving.bounded_reads import BoundedReads
 from driftline.serving.predict import PredictionEngine
 from driftline.serving.rack import ModelRack
@@ -44,6 +49,7 @@ from services.predictor.feature_rows import feature_rows_routes
 from services.predictor.incident_reports import IncidentReports
 from services.predictor.live import live_routes
 from services.predictor.live_feed import LiveFeed
+from services.predictor.loop_batches import LoopReads
 from services.predictor.pipeline import SERVICE, PredictorPipeline
 from services.predictor.repeats_assembly import DELIVERY_SHARE, repeats_of, topic_repeats_of
 from services.predictor.settings import PredictorSettings
@@ -71,6 +77,7 @@ class Predictor:
         self._encoder: BatchEncoder | None = None
         self._producer: AcknowledgedProducer | None = None
         self._bounded: BoundedReads | None = None
+        self._loop_redis: PipelinedRedis | None = None
         self._degrading = [name for name, model in project.models.items() if model.store.degrades]
         self._reports: IncidentReports | None = None
         # Connections of their own: the stream's large reads do not hold up a caller's small one.
@@ -95,6 +102,7 @@ class Predictor:
             health=health,
             description=DESCRIPTION.strip(),
             deadline_seconds=settings.deadline_seconds,
+            lifespan=self._lifespan,
             tags=TAGS,
         )
         self.app.include_router(predictor_routes(self._state))
@@ -182,6 +190,7 @@ class Predictor:
             max_batch=settings.max_http_batch,
             max_waiting=settings.max_waiting,
             repeats=repeats,
+            on_loop=self._loop_reads(store),
         )
         self._reports = IncidentReports(
             self._project,
@@ -192,6 +201,20 @@ class Predictor:
             by=f"{SERVICE} {settings.instance}",
         )
         self._health.set("http", ready=True)
+
+    def _loop_reads(self, store: OnlineStore) -> LoopReads | None:
+        """Return what features are read with on the event loop; None where Redis is a cluster, or behind TLS."""
+        if not PipelinedRedis.takes(self._settings.redis_url):
+            return None
+        self._loop_redis = PipelinedRedis(self._settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        return LoopReads(store, self._loop_redis, self._bounded)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if self._loop_redis is not None:
+            self._loop_redis.close()
+            await asyncio.sleep(0)  # until it is closed
 
     def _life_codec(self) -> LifeCodec:
         subject = self._topics.subject(self._topics.stream(MODEL_EVENTS))

@@ -1,32 +1,18 @@
 """Requests over HTTP as the batches know them, each a new one: for where answers are not kept."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from driftline.runtime.acknowledged_producer import Acknowledgement
-from driftline.runtime.errors import BadMessageError, DriftlineError
+from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from driftline.serving.claims import Claim
+from services.predictor.waiting import Record, WaitingRequest
 
-Record = dict[str, Any]
 #: A record to be logged: who waits for it, as it is told, as it is framed (or why it cannot be).
-Framed: TypeAlias = tuple["Waiting", Record, bytes | BadMessageError]
-
-
-class Waiting(Protocol):
-    """A request and its caller. ``brought`` says whether the UUID is the caller's, ``sent`` that no more is to be done."""
-
-    request: Record
-    refusal: str | None
-    brought: bool
-    sent: bool
-    loop: asyncio.AbstractEventLoop
-
-    def settle(
-        self, record: Record, failure: DriftlineError | None, logged: Acknowledgement | DriftlineError
-    ) -> None:
-        """Tell the caller; on its event loop."""
-        ...
+Framed: TypeAlias = tuple[WaitingRequest, Record, bytes | BadMessageError]
+#: Told which records nobody else has claimed, or that this is not known.
+TellClaimed: TypeAlias = Callable[[Sequence[Framed] | UnavailableError], None]
 
 
 class Batches(Protocol):
@@ -55,6 +41,11 @@ class EachAnew:
     def want(self, taken: Sequence[Any]) -> None:
         """Nothing is wanted to be known of requests."""
 
+    def asked(self, taken: Sequence[Any]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return no UUIDs and no keys: no request was asked before."""
+        del taken
+        return (), ()
+
     def answer(self, taken: Sequence[Any], claims: Mapping[str, Claim]) -> Sequence[Any]:
         """Return all requests."""
         del claims
@@ -63,6 +54,11 @@ class EachAnew:
     def claim(self, framed: Sequence[Any]) -> Sequence[Any]:
         """Return all records."""
         return framed
+
+    def claim_by(self, server: PipelinedRedis, framed: Sequence[Any], tell: TellClaimed) -> None:
+        """Tell all records."""
+        del server
+        tell(framed)
 
     def was_asked(self, one: Any) -> bool:
         """Tell that no request was asked before."""

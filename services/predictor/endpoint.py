@@ -18,8 +18,8 @@ from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.request_values import WrongValueError
 from services.predictor.answers import REPEATED_HEADER
 from services.predictor.api import ANSWERED, PredictorState, unanswered
-from services.predictor.batching import Outcome
 from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, read_timeout_ms
+from services.predictor.waiting import Outcome
 
 _JSON = b"application/json"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()

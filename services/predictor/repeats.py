@@ -23,12 +23,14 @@ from functools import partial
 from driftline.contracts import prediction_fields as fields
 from driftline.runtime.acknowledged_producer import Acknowledgement
 from driftline.runtime.errors import BadMessageError, DriftlineError, UnavailableError
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from driftline.serving.claimed_reads import ReadsBesideClaims
 from driftline.serving.claims import Claim, Claims
 from driftline.serving.kept_answers import KeptAnswers, RepeatedRecord
 from services.predictor.doubts import Doubts
-from services.predictor.each_anew import Batches, EachAnew, Framed, Record, Waiting
+from services.predictor.each_anew import Batches, EachAnew, Framed, TellClaimed
 from services.predictor.marks import Marks
+from services.predictor.waiting import Record, WaitingRequest
 from services.predictor.zero_wait_queue import call
 
 _FAILED = fields.STATUSES[2]
@@ -40,14 +42,14 @@ class _OnItsWay:
 
     __slots__ = ("answer", "followers", "leader")
 
-    def __init__(self, leader: Waiting) -> None:
+    def __init__(self, leader: WaitingRequest) -> None:
         self.leader = leader
-        self.followers: list[Waiting] = []
+        self.followers: list[WaitingRequest] = []
         self.answer: Record | None = None
 
 
 class Repeats(EachAnew):
-    """Finds the answers of before. ``first``, ``answer``, ``claim`` are called on the worker's thread."""
+    """Finds the answers of before, on the worker's thread and on the event loop."""
 
     def __init__(
         self,
@@ -78,15 +80,17 @@ class Repeats(EachAnew):
         self._marks.close()
         self._claims.close()
 
-    def first(self, taken: Sequence[Waiting]) -> Sequence[Waiting]:
+    def first(self, taken: Sequence[WaitingRequest]) -> Sequence[WaitingRequest]:
         """Return the requests that nobody in this process has on its way."""
         return [one for one in taken if not one.brought or self._leads(one)]
 
-    def want(self, taken: Sequence[Waiting]) -> None:
+    def want(self, taken: Sequence[WaitingRequest]) -> None:
         """Have the claims of requests, of one model, read with their features."""
         self._reads.want([one.request[fields.REQUEST_ID] for one in taken if one.brought])
 
-    def answer(self, taken: Sequence[Waiting], claims: Mapping[str, Claim]) -> Sequence[Waiting]:
+    def answer(
+        self, taken: Sequence[WaitingRequest], claims: Mapping[str, Claim]
+    ) -> Sequence[WaitingRequest]:
         """Answer those that have a claim; return the others."""
         others = []
         for one in taken:
@@ -97,8 +101,34 @@ class Repeats(EachAnew):
                 self._found(one, claim)
         return others
 
+    def asked(self, taken: Sequence[WaitingRequest]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the UUIDs that callers have brought, and the keys of their claims: for who reads them by itself (2)."""
+        ids = [one.request[fields.REQUEST_ID] for one in taken if one.brought]
+        return ids, [self._claims.key(one) for one in ids]
+
     def claim(self, framed: Sequence[Framed]) -> Sequence[Framed]:
         """Claim records that are to be logged (3); return those that nobody else has claimed."""
+        wanted, values, failed = self._to_claim(framed)
+        claims = self._claims.claim(wanted, values) if wanted else {}
+        if failed:  # perhaps before any feature was read
+            with suppress(UnavailableError):
+                claims = {**claims, **self._claims.look(failed)}
+        return self._left(framed, claims)
+
+    def claim_by(self, server: PipelinedRedis, framed: Sequence[Framed], tell: TellClaimed) -> None:
+        """Do as ``claim`` for records whose claims have been read, from an event loop that has a connection of its own."""
+        wanted, values, _ = self._to_claim(framed)
+        if not wanted:
+            tell(framed)
+            return
+
+        def told(claims: dict[str, Claim] | UnavailableError) -> None:
+            tell(claims if isinstance(claims, UnavailableError) else self._left(framed, claims))
+
+        self._claims.claim_by(server, wanted, values, told)
+
+    def _to_claim(self, framed: Sequence[Framed]) -> tuple[list[str], list[bytes], list[str]]:
+        """Return the UUIDs to claim, with what, and those of records that FAILED."""
         wanted: list[str] = []
         values: list[bytes] = []
         failed: list[str] = []
@@ -116,16 +146,16 @@ class Repeats(EachAnew):
             else:
                 wanted.append(request_id)
                 values.append(value)
-        claims = self._claims.claim(wanted, values) if wanted else {}
-        if failed:  # perhaps before any feature was read
-            with suppress(UnavailableError):
-                claims = {**claims, **self._claims.look(failed)}
+        return wanted, values, failed
+
+    def _left(self, framed: Sequence[Framed], claims: Mapping[str, Claim]) -> Sequence[Framed]:
+        """Answer those that others have claimed; return the others."""
         if not claims:
             return framed
         left = set(map(id, self.answer([one for one, _, _ in framed], claims)))
         return [one for one in framed if id(one[0]) in left]
 
-    def was_asked(self, one: Waiting) -> bool:
+    def was_asked(self, one: WaitingRequest) -> bool:
         """Tell whether the UUID of a request that cannot be read has an answer; False where Redis does not say."""
         request_id = one.request[fields.REQUEST_ID]
         try:
@@ -135,7 +165,7 @@ class Repeats(EachAnew):
 
     def settle(
         self,
-        one: Waiting,
+        one: WaitingRequest,
         record: Record,
         value: bytes | BadMessageError,
         failure: DriftlineError | None,
@@ -166,7 +196,7 @@ class Repeats(EachAnew):
         for follower in followers:
             call(follower.loop, partial(follower.settle, told, failure, logged))
 
-    def _leads(self, one: Waiting) -> bool:
+    def _leads(self, one: WaitingRequest) -> bool:
         """Tell whether a request is the first of its UUID here; a later one is answered, or waits (1)."""
         request_id = one.request[fields.REQUEST_ID]
         with self._lock:
@@ -185,7 +215,7 @@ class Repeats(EachAnew):
             call(one.loop, partial(one.settle, found.answer, None, _BEFORE))
         return False
 
-    def _found(self, one: Waiting, claim: Claim) -> None:
+    def _found(self, one: WaitingRequest, claim: Claim) -> None:
         """Settle a request whose UUID was claimed before (2, 3)."""
         one.sent = True
         if claim.on_topic:
@@ -208,7 +238,7 @@ class Repeats(EachAnew):
         else:
             self._doubts.add(one, record)
 
-    def _refuse_other(self, one: Waiting, names: Sequence[str]) -> None:
+    def _refuse_other(self, one: WaitingRequest, names: Sequence[str]) -> None:
         assert self._batches is not None  # noqa: S101
         reason = (
             f"request_id {one.request[fields.REQUEST_ID]} was asked before with another {', '.join(names)}; a UUID names "
@@ -216,13 +246,15 @@ class Repeats(EachAnew):
         )
         self._batches.refuse_other(one, reason)
 
-    def _fail(self, one: Waiting, error: DriftlineError) -> None:
+    def _fail(self, one: WaitingRequest, error: DriftlineError) -> None:
         """Tell a caller that its answer of before cannot be had now. It has one, so nothing is logged."""
         followers = self._take_followers(one.request[fields.REQUEST_ID], one, None)
         for same in (one, *followers):
             call(same.loop, partial(same.settle, {}, error, error))
 
-    def _take_followers(self, request_id: str, leader: Waiting, answer: Record | None) -> Sequence[Waiting]:
+    def _take_followers(
+        self, request_id: str, leader: WaitingRequest, answer: Record | None
+    ) -> Sequence[WaitingRequest]:
         """Return who waits for a leader's answer. Who comes later finds it, until it is marked; else leads anew."""
         with self._lock:
             found = self._on_their_way.get(request_id)

@@ -23,6 +23,23 @@ _NEWEST_SHARE = 0.1
 Item = TypeVar("Item")
 
 
+class Pace:
+    """How long an item takes while many wait: in batches that were at least half full.
+
+    Small batches tell nothing of that: an item takes longer there, and nothing waits.
+    """
+
+    def __init__(self, max_batch: int) -> None:
+        self.seconds_each = 0.0  # 0: not known yet
+        self._max_batch = max_batch
+
+    def note(self, seconds: float, items: int) -> None:
+        """Take the time of a batch into the mean, which begins with the first."""
+        if 2 * items >= self._max_batch:
+            share = _NEWEST_SHARE if self.seconds_each else 1.0
+            self.seconds_each += share * (seconds / items - self.seconds_each)
+
+
 class ZeroWaitQueue(Generic[Item]):
     """Hands items of an event loop to a worker thread, together.
 
@@ -44,22 +61,18 @@ class ZeroWaitQueue(Generic[Item]):
         self._waiting: SimpleQueue[Item | None] = SimpleQueue()
         self._read: list[Item] = []  # of the event loop alone
         self._closed = False
-        self._seconds_each = 0.0  # 0: not known yet
+        self.pace = Pace(max_batch)
         self._thread = threading.Thread(target=self._run, name=items, daemon=True)
         self._thread.start()
 
     @property
     def full(self) -> bool:
         """Whether too many items wait."""
-        return self._waiting.qsize() + len(self._read) >= self._max_waiting
+        return self.full_with(0)
 
-    @property
-    def seconds_each(self) -> float:
-        """How long an item takes while many wait: in batches that were at least half full. 0 before the first of these.
-
-        Small batches tell nothing of that: an item takes longer there, and nothing waits.
-        """
-        return self._seconds_each
+    def full_with(self, beside: int) -> bool:
+        """Tell whether too many items wait, with some that wait elsewhere."""
+        return self._waiting.qsize() + len(self._read) + beside >= self._max_waiting
 
     def refusal(self) -> BackpressureError:
         """Return what a caller is told while the queue is full."""
@@ -67,10 +80,14 @@ class ZeroWaitQueue(Generic[Item]):
 
     def admit(self) -> None:
         """Raise where no other item is taken: BackpressureError if too many wait, UnavailableError after ``close``."""
-        if self._closed:
-            raise UnavailableError("the predictor is stopping")
+        self.check_open()
         if self.full:  # (1)
             raise self.refusal()
+
+    def check_open(self) -> None:
+        """Raise UnavailableError after ``close``."""
+        if self._closed:
+            raise UnavailableError("the predictor is stopping")
 
     def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         """Queue an item that was admitted; for the thread of its event loop."""
@@ -100,13 +117,7 @@ class ZeroWaitQueue(Generic[Item]):
             going = None not in taken
             begun = time.perf_counter()
             self._work([item for item in taken if item is not None])
-            if 2 * len(taken) >= self._max_batch:
-                self._learn((time.perf_counter() - begun) / len(taken))
-
-    def _learn(self, seconds: float) -> None:
-        """Take the time of an item into the mean, which begins with the first."""
-        share = _NEWEST_SHARE if self._seconds_each else 1.0
-        self._seconds_each += share * (seconds - self._seconds_each)
+            self.pace.note(time.perf_counter() - begun, len(taken))
 
     def _take(self) -> list[Item | None]:
         """Return what waits, at least one: None once the last has come."""

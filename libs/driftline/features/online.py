@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,15 @@ _FEW_ROWS = 32
 
 #: Keys of entities, one per row; None where a row names none.
 Entities: TypeAlias = Sequence[str | None] | pa.StringArray
+#: A view, the entity that each row asks it for, and each row's instant in microseconds.
+AskedAt: TypeAlias = tuple[FeatureView, Entities, NDArray[np.int64]]
+
+
+class ReadPlan(NamedTuple):
+    """The keys to be read, and what makes each view's values of theirs (raises ConfigurationError as ``read``)."""
+
+    keys: list[str]
+    values: Callable[[Sequence[bytes | None]], list[ViewValues]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +115,23 @@ class OnlineStore:
         as_of = np.asarray(as_of_us, np.int64)
         return self.read_each([(view, entities, as_of) for view, entities in requests])
 
-    def read_each(
-        self, requests: Sequence[tuple[FeatureView, Entities, NDArray[np.int64]]]
-    ) -> list[ViewValues]:
+    def read_each(self, requests: Sequence[AskedAt]) -> list[ViewValues]:
         """Read views as ``read`` does, each for rows of its own, with their own instants."""
+        plan = self.plan(requests)
+        return plan.values(self._mget(plan.keys))
+
+    def plan(self, requests: Sequence[AskedAt]) -> ReadPlan:
+        """Return what ``read_each`` has to read, for who has a connection of its own. Raises what it raises."""
         if any(view.joins for view, _, _ in requests):
-            return self._read_joined(requests)
+            return self._plan_joined(requests)
         keys: list[str] = []
         wanted = [self._collect(view, entities, keys) for view, entities, _ in requests]
-        blobs = self._mget(keys)
-        return [_read_view(item, blobs, as_of) for item, (_, _, as_of) in zip(wanted, requests, strict=True)]
+
+        def values(blobs: Sequence[bytes | None]) -> list[ViewValues]:
+            asked = zip(wanted, requests, strict=True)
+            return [_read_view(item, blobs, as_of) for item, (_, _, as_of) in asked]
+
+        return ReadPlan(keys, values)
 
     def applied_offsets(self, event_type: str) -> dict[int, int]:
         """Return for each partition of an event type's topic the offset after the last applied event.
@@ -128,22 +144,25 @@ class OnlineStore:
             p: parse_owner(value)[1] for p, value in zip(partitions, values, strict=True) if value is not None
         }
 
-    def _read_joined(
-        self, requests: Sequence[tuple[FeatureView, Entities, NDArray[np.int64]]]
-    ) -> list[ViewValues]:
-        """Read what is stored of all views, each once, and join it."""
+    def _plan_joined(self, requests: Sequence[AskedAt]) -> ReadPlan:
+        """Plan to read what is stored of all views, each once, and to join it."""
         # By identity: declarations take longer to hash than their blobs to read.
         wanted = {
             (id(part), id(entities), id(as_of)): (part, entities, as_of)
             for view, entities, as_of in requests
             for part in view.stored
         }
-        found = dict(zip(wanted, self.read_each(list(wanted.values())), strict=True))
+        plan = self.plan(list(wanted.values()))
 
-        def values(view: FeatureView, entities: int, as_of: int) -> ViewValues:
-            return joined_values(view, lambda part: found[id(part), entities, as_of])
+        def values(blobs: Sequence[bytes | None]) -> list[ViewValues]:
+            found = dict(zip(wanted, plan.values(blobs), strict=True))
 
-        return [values(view, id(entities), id(as_of)) for view, entities, as_of in requests]
+            def joined(view: FeatureView, entities: int, as_of: int) -> ViewValues:
+                return joined_values(view, lambda part: found[id(part), entities, as_of])
+
+            return [joined(view, id(entities), id(as_of)) for view, entities, as_of in requests]
+
+        return ReadPlan(plan.keys, values)
 
     def _collect(self, view: FeatureView, entities: Entities, keys: list[str]) -> _Wanted:
         """Append the keys of a view's distinct entities."""
@@ -237,7 +256,7 @@ def _blank(layout: ViewLayout) -> tuple[bytes, bytes]:
     return nothing, nothing[:_HEAD_BYTES]
 
 
-def _read_view(wanted: _Wanted, blobs: list[bytes | None], as_of_us: NDArray[np.int64]) -> ViewValues:
+def _read_view(wanted: _Wanted, blobs: Sequence[bytes | None], as_of_us: NDArray[np.int64]) -> ViewValues:
     layout, parts, asked = wanted.stored.layout, wanted.stored.parts, wanted.entity_of_row
     stop = wanted.start + wanted.distinct * parts
     rows = rows_from_blobs(layout, blobs[wanted.start : stop])

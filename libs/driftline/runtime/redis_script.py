@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError
 
+from driftline.runtime.pipelined_redis import PipelinedRedis, Reply, Tell
 from driftline.runtime.redis_servers import RedisServers
 
 
@@ -42,3 +43,16 @@ class RedisScript:
             return server.command("EVALSHA", self._sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that is new, or was started again
             return server.command("EVAL", self._text, len(keys), *keys, *arguments)
+
+    def ask(
+        self, server: PipelinedRedis, keys: Sequence[str | bytes], arguments: Sequence[Any], tell: Tell
+    ) -> None:
+        """Run it from an event loop; ``tell`` is told what it returns, or a redis.RedisError."""
+
+        def told(reply: Reply) -> None:
+            if isinstance(reply, NoScriptError):
+                server.ask(("EVAL", self._text, len(keys), *keys, *arguments), tell)
+            else:
+                tell(reply)
+
+        server.ask(("EVALSHA", self._sha, len(keys), *keys, *arguments), told)

@@ -114,6 +114,19 @@ class BoundedReads:
         self._tell(model.name, len(as_of_us), reason)
         return [without_store(view, as_of_us) for view, _ in requests], reason
 
+    def patience(self, model: ModelDeclaration) -> float | None:
+        """Return for how many seconds a model's features are waited for, for who reads them by itself and tells ``missed``.
+
+        None while the store has not answered just now: ``read`` knows what then.
+        """
+        if self._breakers[model.name].state is not BreakerState.CLOSED:
+            return None
+        return model.store.wait_us / 1e6
+
+    def missed(self, model: ModelDeclaration, reason: str) -> None:
+        """Note that the store did not answer within a model's patience."""
+        self._breakers[model.name].failed(reason)
+
     def close(self) -> None:
         """Read nothing more."""
         self._reader.shutdown(wait=False, cancel_futures=True)

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import redis
+
 from driftline.features.store_connection import StoreConnection
 from driftline.runtime.clock import Clock, SystemClock
 from driftline.runtime.errors import UnavailableError
 from driftline.runtime.ids import id_time_ms, is_uuid
+from driftline.runtime.pipelined_redis import PipelinedRedis, Reply
 from driftline.runtime.redis_script import Commands, OneOfSeveral
 from driftline.runtime.redis_servers import ERRORS, RedisServers, names_cluster
 from driftline.serving.claim_scripts import CLAIM, FIRST, KEEP, TAKE_OVER
@@ -107,9 +110,25 @@ class Claims:
             It is not known what was claimed: who asks again finds it.
         """
         marked = [_CLAIMED + value for value in values]
-        found = self._asked(lambda: self._claim(request_ids, marked))
-        others = [None if old == new else old for old, new in zip(found, marked, strict=True)]
-        return claims_of(request_ids, others)
+        return _of_others(request_ids, marked, self._asked(lambda: self._claim(request_ids, marked)))
+
+    def claim_by(
+        self,
+        server: PipelinedRedis,
+        request_ids: Sequence[str],
+        values: Sequence[bytes],
+        tell: Callable[[dict[str, Claim] | UnavailableError], None],
+    ) -> None:
+        """Do as ``claim``, from an event loop that has a connection of its own; ``tell`` is told what it returns or raises."""
+        marked = [_CLAIMED + value for value in values]
+
+        def told(found: Reply) -> None:
+            if isinstance(found, redis.RedisError):
+                tell(UnavailableError(_silent(found)))
+            else:
+                tell(_of_others(request_ids, marked, found))
+
+        CLAIM.ask(server, *self._claim_step(request_ids, marked), told)
 
     def keep(self, request_ids: Sequence[str], values: Sequence[bytes]) -> None:
         """Note that the log has these framed records; raise UnavailableError where that is not certain.
@@ -197,12 +216,10 @@ class Claims:
         return cast("list[Any]", FIRST.run(self._server(keys[0]), keys, arguments))
 
     def _claim(self, request_ids: Sequence[str], values: Sequence[bytes]) -> list[bytes | None]:
+        if self._one is not None:
+            return cast("list[bytes | None]", CLAIM.run(self._one, *self._claim_step(request_ids, values)))
         keys = [self.key(one) for one in request_ids]
         raw = [raw_id(one) or b"" for one in request_ids]
-        if self._one is not None:
-            spans, left = self._span_keys()
-            arguments = [left, b"".join(raw), len(spans), OVER_HTTP, self._seconds, *values]
-            return cast("list[bytes | None]", CLAIM.run(self._one, [*spans, *keys], arguments))
         # Claims first, then askers: a message of the topic that finds HTTP among these finds its claim too.
         assert self._several is not None  # noqa: S101
         pipeline = self._several.pipeline()
@@ -214,6 +231,13 @@ class Claims:
                 self.drop([request_ids[number]])
                 found[number] = _ON_TOPIC
         return found
+
+    def _claim_step(self, request_ids: Sequence[str], values: Sequence[bytes]) -> tuple[list[str], list[Any]]:
+        """Return the keys and the arguments of ``CLAIM``."""
+        spans, left = self._span_keys()
+        raw = b"".join([raw_id(one) or b"" for one in request_ids])
+        keys = [*spans, *[self.key(one) for one in request_ids]]
+        return keys, [left, raw, len(spans), OVER_HTTP, self._seconds, *values]
 
     def _keep(self, keys: Sequence[str], values: Sequence[bytes]) -> None:
         if self._one is not None:
@@ -237,7 +261,19 @@ class Claims:
         except ERRORS as error:
             if self._several is not None:
                 self._several.moved()
-            raise UnavailableError(f"the Redis of the answers given does not answer: {error}") from error
+            raise UnavailableError(_silent(error)) from error
+
+
+def _silent(error: Exception) -> str:
+    return f"the Redis of the answers given does not answer: {error}"
+
+
+def _of_others(
+    request_ids: Sequence[str], made: Sequence[bytes], found: Sequence[bytes | None]
+) -> dict[str, Claim]:
+    """Return the claims that were found and are not those that were just made."""
+    others = [None if old == new else old for old, new in zip(found, made, strict=True)]
+    return claims_of(request_ids, others)
 
 
 def raw_id(request_id: str) -> bytes | None:

@@ -6,7 +6,7 @@ fields and assembling the log's records differ between the two, never a value.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias, overload
@@ -20,6 +20,7 @@ from driftline.contracts import prediction_fields as fields
 from driftline.contracts.arrow_types import arrow_schema
 from driftline.contracts.project_schemas import prediction_schema
 from driftline.features import OnStale
+from driftline.features.online import AskedAt, ReadPlan
 from driftline.features.read import DEGRADED, FRESH, MISSING, STALE, ViewValues
 from driftline.models.scoring import Scorer
 from driftline.project import InputType, ModelDeclaration, Project
@@ -57,6 +58,26 @@ class _Read:
     values: list[ViewValues] = field(default_factory=list)
     degraded: str | None = None
     error: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class BegunPrediction:
+    """Plain requests whose features are being read."""
+
+    plain: PlainModel
+    requests: RequestRows
+    channel: str
+    begun_ns: int
+    reading: ReadPlan
+
+    @property
+    def declaration(self) -> ModelDeclaration:
+        """The model that they ask."""
+        return self.plain.loaded.declaration
+
+
+#: Says what is to be read of views (``OnlineStore.plan``).
+PlanReads: TypeAlias = Callable[[Sequence[AskedAt]], ReadPlan]
 
 
 class PredictionEngine:
@@ -134,12 +155,40 @@ class PredictionEngine:
             self._count(name, channel, outcome.status[asked])
         return self._assemble(requests, outcome, channel, _since(begun))
 
+    def begin(self, requests: RequestRows, channel: str, plan: PlanReads) -> "BegunPrediction | None":
+        """Begin to predict some requests, for who reads their features with a connection of its own.
+
+        Returns None unless they are plain (``plain_rows``): ``predict`` is to be asked then. Model rules about the store
+        are the caller's to keep.
+        """
+        begun = time.perf_counter_ns()
+        plain = self._plain.model(requests.records, self._clock.now_us())
+        if plain is None:
+            return None
+        as_of_us = instants_of(requests)
+        asked = _asked(plain.loaded, requests)
+        reading = plan([(view, entities, as_of_us) for view, entities in asked])
+        return BegunPrediction(plain, requests, channel, begun, reading)
+
+    def finish(self, begun: "BegunPrediction", blobs: Sequence[bytes | None]) -> list[dict[str, Any]]:
+        """Return the predictions of requests that were begun; ``blobs`` are the values of their keys."""
+        try:
+            read = self._noted(begun.plain.loaded, begun.reading.values(blobs), begun.begun_ns)
+        except ConfigurationError as error:
+            read = _Read(error=str(error))
+        return self._predict_read(begun.plain, begun.requests, begun.channel, read, begun.begun_ns)
+
     def _predict_plain(
         self, plain: PlainModel, requests: RequestRows, channel: str, within: float, begun: int
     ) -> list[dict[str, Any]]:
+        read = self._read(plain.loaded, requests, instants_of(requests), within)
+        return self._predict_read(plain, requests, channel, read, begun)
+
+    def _predict_read(
+        self, plain: PlainModel, requests: RequestRows, channel: str, read: _Read, begun: int
+    ) -> list[dict[str, Any]]:
         """Predict a plain batch; where it turns out not to be one, settle it as any other."""
         loaded, count = plain.loaded, requests.num_rows
-        read = self._read(loaded, requests, instants_of(requests), within)
         scored: Scored | None = None
         if not read.error and read.degraded is None and plain.stays_plain(read.values):
             scored = score_in_turn(loaded.line, plain.inputs, count, unusable=loaded.unusable)
@@ -224,27 +273,30 @@ class PredictionEngine:
         self, loaded: LoadedModel, requests: Requests, as_of_us: NDArray[np.int64], within: float
     ) -> _Read:
         """Read the features of requests that name all entities."""
-        views = loaded.declaration.views
-        keys = {entity.name: keys_of(entity, requests) for entity in loaded.declaration.entities}
-        begun = time.perf_counter()
-        asked: list[Asked] = [(view, keys[view.entity.name]) for view in views]
+        asked = _asked(loaded, requests)
+        begun = time.perf_counter_ns()
         try:
             if self._bounded is None:
-                read = _Read(self._store.read(asked, as_of_us))
-            else:
-                read = _Read(*self._bounded.read(loaded.declaration, asked, as_of_us, within))
+                return self._noted(loaded, self._store.read(asked, as_of_us), begun)
+            values, degraded = self._bounded.read(loaded.declaration, asked, as_of_us, within)
         except ConfigurationError as error:
             return _Read(error=str(error))
         except UnavailableError as error:
             if self._bounded is None:
                 raise
             return _Read(error=str(error))
-        self._timer.note(time.perf_counter() - begun)
-        for view, values in zip(views, read.values, strict=True):
-            for status, number in enumerate(np.bincount(values.status).tolist()):
+        return self._noted(loaded, values, begun, degraded)
+
+    def _noted(
+        self, loaded: LoadedModel, values: list[ViewValues], begun_ns: int, degraded: str | None = None
+    ) -> _Read:
+        """Note how long a read took, and what was served."""
+        self._timer.note((time.perf_counter_ns() - begun_ns) / 1e9)
+        for view, found in zip(loaded.declaration.views, values, strict=True):
+            for status, number in enumerate(np.bincount(found.status).tolist()):
                 if number:
                     _served(view.ref, status).inc(number)
-        return read
+        return _Read(values, degraded)
 
     def _settle(
         self,
@@ -374,6 +426,12 @@ class PredictionEngine:
             fields.PREDICTED_AT: self._clock.now_us(),
             fields.DURATION_US: duration_us,
         }
+
+
+def _asked(loaded: LoadedModel, requests: Requests) -> list[Asked]:
+    """Return a model's views and the entities that requests, which name all of them, ask each for."""
+    keys = {entity.name: keys_of(entity, requests) for entity in loaded.declaration.entities}
+    return [(view, keys[view.entity.name]) for view in loaded.declaration.views]
 
 
 def _since(begun_ns: int) -> int:

@@ -26,6 +26,7 @@ from driftline.project import Project, load_project
 from driftline.runtime.health import Health
 from driftline.runtime.http import BackgroundServer
 from driftline.runtime.ids import new_id
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from services.predictor.assembly import Predictor
 from services.predictor.settings import PredictorSettings
 from tests.small_model import write_model
@@ -192,6 +193,15 @@ class Running:
         self.http.close()
         if self._failure is not None:
             raise self._failure
+
+
+@pytest.fixture(params=["on the event loop", "by the worker's thread"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have plain requests predicted one way and the other; whether it is the event loop."""
+    on_loop: bool = request.param == "on the event loop"
+    if not on_loop:
+        monkeypatch.setattr(PipelinedRedis, "takes", lambda _url: False)
+    return on_loop
 
 
 @pytest.fixture

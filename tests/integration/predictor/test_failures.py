@@ -1,5 +1,6 @@
 """A broker that hangs, too many callers, a fault of ours: each is told clearly, and nothing is answered unlogged."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -7,11 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from driftline.embedded import EmbeddedStack
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from driftline.serving.log_reading import LogReader
 from driftline.serving.predict import PredictionEngine
 from services.predictor.documentation import request_example
@@ -80,10 +83,10 @@ def test_what_is_on_its_way_while_the_broker_is_away_for_a_moment_is_kept_and_an
 
 
 def test_too_many_callers_are_sent_away_and_the_others_are_served(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, each_way: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go = threading.Event(), threading.Event()
-    predict = PredictionEngine.predict
+    predict, ask = PredictionEngine.predict, PipelinedRedis.ask
 
     def slow(self: PredictionEngine, requests: Any, channel: str, **options: Any) -> Any:
         if channel == "HTTP":
@@ -91,8 +94,18 @@ def test_too_many_callers_are_sent_away_and_the_others_are_served(
             assert go.wait(20)
         return predict(self, requests, channel, **options)
 
+    def slowly(self: PipelinedRedis, *command: Any, **options: Any) -> None:
+        entered.set()
+        if go.is_set():
+            ask(self, *command, **options)
+        else:
+            asyncio.get_running_loop().call_later(0.01, partial(slowly, self, *command, **options))
+
     monkeypatch.setattr(PredictionEngine, "predict", slow)
-    running = Running(shop.settings.model_copy(update={"max_waiting": 3}), shop.project)
+    monkeypatch.setattr(PipelinedRedis, "ask", slowly)
+    settings = shop.settings.model_copy(update={"max_waiting": 3, "max_http_batch": 1})
+    taken = 5 if each_way else 4  # two batches are under way, or one
+    running = Running(settings, shop.project)
     try:
         running.wait_ready()
         with ThreadPoolExecutor(10) as pool:
@@ -100,7 +113,7 @@ def test_too_many_callers_are_sent_away_and_the_others_are_served(
             assert entered.wait(10)
             others = [pool.submit(running.ask, **GOOD) for _ in range(9)]
             until = time.monotonic() + 10
-            while sum(other.done() for other in others) < 6:
+            while sum(other.done() for other in others) < 10 - taken:
                 assert time.monotonic() < until
                 time.sleep(0.01)
             refused = [other.result() for other in others if other.done()]
@@ -111,18 +124,20 @@ def test_too_many_callers_are_sent_away_and_the_others_are_served(
         running.stop()
     assert {answer.status_code for answer in refused} == {429}
     assert all(answer.headers["retry-after"] for answer in refused)
-    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [429] * 6
-    assert set(shop.log(4)) == {answer.json()["request_id"] for answer in answers if answer.is_success}
+    assert sorted(answer.status_code for answer in answers) == [200] * taken + [429] * (10 - taken)
+    assert set(shop.log(taken)) == {answer.json()["request_id"] for answer in answers if answer.is_success}
 
 
+@pytest.mark.parametrize("step", ["begin", "finish"])
 def test_a_fault_of_ours_is_logged_as_failed_and_the_next_request_is_answered(
-    shop: Shop, predictor: Running, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, each_way: bool, step: str, predictor: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
         patch.setattr(PredictionEngine, "predict", fail)
+        patch.setattr(PredictionEngine, step, fail)
         answer = predictor.ask(**GOOD)
     assert answer.status_code == 503
     assert "ZeroDivisionError" in answer.json()["detail"]

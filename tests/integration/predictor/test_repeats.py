@@ -16,6 +16,7 @@ from driftline.contracts.record_codec import RecordCodec
 from driftline.contracts.wire import frame, split
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.ids import new_id
+from driftline.runtime.pipelined_redis import PipelinedRedis
 from driftline.serving import predict
 from driftline.serving.claims import Claims
 from services.predictor.marks import Marks
@@ -279,14 +280,23 @@ def test_switched_off_each_time_is_a_new_one(shop: Shop) -> None:
 
 
 def test_when_claims_cannot_be_made_nobody_is_answered(
-    shop: Shop, predictor: Running, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, each_way: bool, predictor: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ask = PipelinedRedis.ask
+
     def gone(*_: Any) -> None:
         raise redis.ConnectionError
+
+    def without_scripts(self: PipelinedRedis, parts: Any, tell: Any, **options: Any) -> None:
+        if parts[0] == "MGET":
+            ask(self, parts, tell, **options)
+        else:
+            tell(redis.ConnectionError())
 
     body = {**GOOD, "request_id": new_id()}
     with monkeypatch.context() as patch:
         patch.setattr(Claims, "_claim", gone)
+        patch.setattr(PipelinedRedis, "ask", without_scripts)
         answer = predictor.ask(**body)
     assert (answer.status_code, "Redis" in answer.json()["detail"]) == (503, True)
     assert predictor.ask(**body).status_code == 200

@@ -1,0 +1,143 @@
+"""Plain requests are predicted on the event loop, all others on the worker's thread; both give the same answers."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from driftline.models.scoring import Scorer
+from driftline.runtime.ids import new_id
+from driftline.runtime.pipelined_redis import PipelinedRedis
+from tests.integration.predictor.conftest import NOW_US, Running, Shop
+
+GOOD: dict[str, Any] = {
+    "entities": {"customer": "c1", "merchant": "m1"},
+    "inputs": {"amount": 1.5},
+    "event_time": NOW_US,
+}
+
+
+class Places:
+    """Where the model was asked, by the name of the thread, and with how many rows. May make it slow."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        self.rows: list[int] = []
+        self.seconds = 0.0
+        score = Scorer.score
+
+        def seen(scorer: Scorer, numeric: Any, categorical: Any) -> Any:
+            self.names.append("worker" if threading.current_thread().name == "predictions" else "loop")
+            self.rows.append(len(numeric))
+            time.sleep(self.seconds)
+            return score(scorer, numeric, categorical)
+
+        monkeypatch.setattr(Scorer, "score", seen)
+
+    def take(self) -> Counter[str]:
+        """Return how often it was asked where, since the last time."""
+        names, self.names = self.names, []
+        return Counter(names)
+
+
+@pytest.fixture
+def places(predictor: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+    del predictor  # its warm-up is over
+    return Places(monkeypatch)
+
+
+def test_both_ways_give_the_same_answers(
+    shop: Shop, predictor: Running, payments: list[dict[str, Any]], places: Places
+) -> None:
+    shop.feed(payments)
+    bodies = [
+        {
+            "request_id": new_id(),
+            "entities": {"customer": f"c{number % 9}", "merchant": f"m{number % 5}"},
+            "inputs": {"amount": number * 1.25},
+            "event_time": NOW_US + number,
+        }
+        for number in range(40)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        on_loop = list(pool.map(lambda body: predictor.ask(**body).json(), bodies))
+    assert set(places.take()) == {"loop"}
+    settings = shop.settings.model_copy(update={"instance": "predictor-1", "answer_seconds": 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PipelinedRedis, "takes", lambda _url: False)
+        other = Running(settings, shop.project)
+        try:
+            other.wait_ready()
+            places.take()  # its warm-up
+            by_worker = [other.ask(**body).json() for body in bodies]
+        finally:
+            other.stop()
+    assert set(places.take()) == {"worker"}
+    assert on_loop == by_worker
+    assert len({one["score"] for one in on_loop}) > 10
+
+
+def test_what_comes_together_is_one_batch(shop: Shop, predictor: Running, places: Places) -> None:
+    rows = [{"entities": {"customer": "c1", "merchant": f"m{number}"}} for number in range(150)]
+    body = "\n".join(map(json.dumps, rows))
+    answer = predictor.http.post(
+        "/v1/models/fraud/predictions/bulk", content=body, headers={"content-type": "application/x-ndjson"}
+    )
+    assert answer.text.count('"ANSWERED"') == 150
+    assert max(places.rows) == shop.settings.max_http_batch == 64
+
+
+def test_who_was_asked_before_is_answered_from_before(predictor: Running, places: Places) -> None:
+    body = {**GOOD, "request_id": new_id()}
+    first = predictor.ask(**body)
+    assert places.take() == {"loop": 1}
+    with ThreadPoolExecutor(6) as pool:
+        again = list(pool.map(lambda _: predictor.ask(**body).content, range(6)))
+    assert set(again) == {first.content}
+    assert not places.take()
+
+
+def test_a_slow_model_holds_up_one_batch_a_second_and_no_more(predictor: Running, places: Places) -> None:
+    places.seconds = 0.05
+    for _ in range(5):
+        assert predictor.ask(**GOOD).status_code == 200
+    assert places.take() == {"loop": 1, "worker": 4}
+    places.seconds = 0.0
+    time.sleep(1.0)
+    assert predictor.ask(**GOOD).status_code == 200
+    assert places.take() == {"loop": 1}
+
+
+def test_a_cut_connection_to_redis_costs_nobody_an_answer(
+    shop: Shop, predictor: Running, places: Places
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = [
+            pool.submit(predictor.ask, **GOOD, request_id=new_id() if number % 2 else None)
+            for number in range(400)
+        ]
+        while not all(one.done() for one in answers):
+            shop.redis.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(0.1)  # who is cut off twice is told
+    statuses = Counter(one.result().status_code for one in answers)
+    assert statuses == {200: 400}
+    assert places.take()["loop"] > 0
+
+
+def test_a_caller_that_waits_no_more_is_logged_as_failed(
+    shop: Shop, predictor: Running, places: Places
+) -> None:
+    places.seconds = 0.2
+    asked = predictor.http.post(
+        "/v1/models/fraud/predictions", json=GOOD, headers={"x-request-timeout-ms": "50"}
+    )
+    assert asked.status_code == 503
+    places.seconds = 0.0
+    (records,) = shop.log(1).values()
+    assert [one["status"] for one in records] == ["FAILED"]
+    assert "50 ms" in records[0]["error"]
