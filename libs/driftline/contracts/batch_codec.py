@@ -24,6 +24,7 @@ from driftline.contracts.arrow_values import for_columns, from_columns
 from driftline.contracts.avro_types import normal_form
 from driftline.contracts.projection import projection
 from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.record_writer import record_writer
 from driftline.contracts.strict_bytes import RANGES
 from driftline.contracts.wire import HEADER_BYTES, MAGIC, MAX_MESSAGE_BYTES, frame, split
 from driftline.runtime.errors import BadMessageError, ConfigurationError
@@ -31,8 +32,8 @@ from driftline.runtime.errors import BadMessageError, ConfigurationError
 #: A batch in doubt is cut into so many spans, and those again, until a span has so few rows.
 _SPANS = 16
 _FEW = 48
-#: From so many records on, columns are encoded faster than records.
-_MANY = 12
+#: From so many records on columns are encoded faster: than RecordWriter writes them, and than RecordCodec.
+_MANY_WRITTEN, _MANY_CODED = 128, 12
 _PANIC = "PanicException"
 _HEADER = itemgetter(slice(0, HEADER_BYTES))
 _BODY = itemgetter(slice(HEADER_BYTES, None))
@@ -228,9 +229,11 @@ class BatchEncoder:
 
     def __init__(self, schema: Mapping[str, Any], schema_id: int) -> None:
         self._text = json.dumps(schema)
-        self._id = schema_id
         self._columnar = columnar(schema)
         self._codec = RecordCodec(schema)
+        self._header = frame(schema_id, b"")
+        self._writer = record_writer(schema, self._header)
+        self._many = _MANY_CODED if self._writer is None else _MANY_WRITTEN
         self.schema = arrow_schema(schema)
 
     def encode(self, table: pa.RecordBatch) -> list[bytes]:
@@ -245,18 +248,18 @@ class BatchEncoder:
         if not table.num_rows:
             return []
         if not self._columnar:
-            return [frame(self._id, self._codec.encode(record)) for record in from_columns(table)]
+            return [self._header + self._codec.encode(record) for record in from_columns(table)]
         array = pyruhvro.serialize_record_batch(table, self._text, 1)[0]
         body = array.buffers()[2].to_pybytes()
-        header = frame(self._id, b"")
-        return [header + body[start:stop] for start, stop in itertools.pairwise(_offsets(array).tolist())]
+        offsets = itertools.pairwise(_offsets(array).tolist())
+        return [self._header + body[start:stop] for start, stop in offsets]
 
     def encode_records(self, records: Sequence[Mapping[str, Any]]) -> list[bytes | BadMessageError]:
         """Return for each record its framed value, or why it does not fit the schema.
 
-        Records have every field; times are whole microseconds. From a dozen on they are encoded as columns.
+        Records have every field; times are whole microseconds. Many are encoded as columns.
         """
-        if self._columnar and len(records) >= _MANY:
+        if self._columnar and len(records) >= self._many:
             try:
                 return [*self.encode(pa.RecordBatch.from_pylist(records, schema=self.schema))]
             except (pa.ArrowException, ValueError, TypeError, OverflowError):
@@ -264,8 +267,11 @@ class BatchEncoder:
         return [self._encode_record(record) for record in records]
 
     def _encode_record(self, record: Mapping[str, Any]) -> bytes | BadMessageError:
+        written = self._writer.write(record) if self._writer else None
+        if written is not None:
+            return written
         try:
-            return frame(self._id, self._codec.encode(record))
+            return self._header + self._codec.encode(record)
         except BadMessageError as error:
             return error
 

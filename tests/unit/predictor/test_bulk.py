@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from driftline.contracts.record_codec import RecordCodec
+from driftline.contracts.batch_codec import BatchEncoder
+from driftline.runtime.errors import BadMessageError
 from driftline.runtime.ids import new_id
 from tests.unit.predictor.harness import GOOD, PATH, Service
 
@@ -86,12 +87,12 @@ def test_no_rows_give_no_lines(service: Service) -> None:
 def test_a_record_that_does_not_fit_the_log_spoils_no_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = RecordCodec.encode
+    encode = BatchEncoder.encode_records
 
-    def fussy(self: RecordCodec, record: dict[str, Any]) -> bytes:
-        return encode(self, {**record, "amount": "much"} if record["amount"] == 13 else record)
+    def spoilt(self: BatchEncoder, records: list[dict[str, Any]]) -> list[bytes | BadMessageError]:
+        return encode(self, [{**one, "amount": "much"} if one["amount"] == 13 else one for one in records])
 
-    monkeypatch.setattr(RecordCodec, "encode", fussy)
+    monkeypatch.setattr(BatchEncoder, "encode_records", spoilt)
     rows = [{**GOOD, "inputs": {"amount": amount}} for amount in (12, 13, 14)]
     told = lines(service.run(lambda client: client.post(BULK, json=rows)))
     assert [one["status"] for one in told] == ["ANSWERED", 422, "ANSWERED"]
