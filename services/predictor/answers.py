@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -21,30 +23,33 @@ _EPOCH = datetime(1970, 1, 1)
 _STATUS = {FRESH: "fresh", STALE: "stale", MISSING: "missing"}
 
 
+#: What every answer is made of, beside its views.
+_HEAD = (
+    fields.REQUEST_ID,
+    fields.STATUS,
+    fields.SCORE,
+    fields.DECISION,
+    fields.MODEL,
+    fields.MODEL_VERSION,
+    fields.EVENT_TIME,
+    fields.DEGRADED,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _AnswerView:
-    """Where a view's values stand in the log's records, worked out once."""
+    """Where a view's age and then its values stand among those of all views, worked out once."""
 
     name: str
     version: int
-    age_column: str
     oldest_ms: float
-    values: tuple[tuple[str, str], ...]
+    features: tuple[str, ...]
+    age: int
 
-    @staticmethod
-    def of(view: FeatureView) -> "_AnswerView":
-        return _AnswerView(
-            name=view.name,
-            version=view.version,
-            age_column=view.age_column,
-            oldest_ms=math.inf if view.ttl_us is None else view.ttl_us / 1_000,
-            values=tuple(zip((one.name for one in view.features), view.columns, strict=True)),
-        )
-
-    def told(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def told(self, served: Sequence[Any], degraded: str | None) -> dict[str, Any]:
         """Return what a prediction saw of the view."""
-        age_ms = record[self.age_column]
-        if record[fields.DEGRADED] is not None:
+        age_ms, first = served[self.age], self.age + 1
+        if degraded is not None:
             status = "degraded"
         else:
             status = "missing" if age_ms is None else "stale" if age_ms > self.oldest_ms else "fresh"
@@ -52,7 +57,7 @@ class _AnswerView:
             "version": self.version,
             "age_ms": age_ms,
             "status": status,
-            "values": {name: record[column] for name, column in self.values},
+            "values": dict(zip(self.features, served[first : first + len(self.features)], strict=True)),
         }
 
 
@@ -60,20 +65,31 @@ class Answers:
     """Tells a model's logged predictions as JSON."""
 
     def __init__(self, declaration: ModelDeclaration) -> None:
-        self._views = tuple(_AnswerView.of(view) for view in declaration.views)
+        views: list[_AnswerView] = []
+        columns: list[str] = []
+        for view in declaration.views:
+            oldest_ms = math.inf if view.ttl_us is None else view.ttl_us / 1_000
+            features = tuple(one.name for one in view.features)
+            views.append(_AnswerView(view.name, view.version, oldest_ms, features, age=len(columns)))
+            columns += [view.age_column, *view.columns]
+        self._views = tuple(views)
+        self._pick = itemgetter(*_HEAD, *columns)
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer for a logged prediction (times in microseconds)."""
+        request_id, status, score, decision, model, version, event_time, degraded, *served = self._pick(
+            record
+        )
         return {
-            "request_id": record[fields.REQUEST_ID],
-            "status": record[fields.STATUS],
-            "score": record[fields.SCORE],
-            "decision": record[fields.DECISION],
-            "model": record[fields.MODEL],
-            "version": record[fields.MODEL_VERSION],
-            "event_time": instant_text(record[fields.EVENT_TIME]),
-            "degraded": record[fields.DEGRADED],
-            "features": {view.name: view.told(record) for view in self._views},
+            "request_id": request_id,
+            "status": status,
+            "score": score,
+            "decision": decision,
+            "model": model,
+            "version": version,
+            "event_time": instant_text(event_time),
+            "degraded": degraded,
+            "features": {view.name: view.told(served, degraded) for view in self._views},
         }
 
     def json(self, record: Mapping[str, Any]) -> bytes:
@@ -136,5 +152,16 @@ def _model(declaration: ModelDeclaration, rack: ModelRack) -> dict[str, Any]:
 
 
 def instant_text(instant_us: int) -> str:
-    """Return an instant as ISO 8601, in UTC."""
-    return (_EPOCH + timedelta(microseconds=instant_us)).isoformat() + "Z"
+    """Return an instant as ISO 8601, in UTC.
+
+    >>> instant_text(1_364_817_600_000_001), instant_text(-1_000_000)
+    ('2013-04-01T12:00:00.000001Z', '1969-12-31T23:59:59Z')
+    """
+    second, rest_us = divmod(instant_us, 1_000_000)
+    return f"{_second_text(second)}.{rest_us:06d}Z" if rest_us else f"{_second_text(second)}Z"
+
+
+@lru_cache(1_024)
+def _second_text(second: int) -> str:
+    """Return a second without its zone. Most are about now, so they come again."""
+    return (_EPOCH + timedelta(seconds=second)).isoformat()

@@ -1,6 +1,5 @@
 """The predictor over HTTP: predictions, features, models."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -80,7 +79,7 @@ def predictor_routes(state: PredictorState) -> APIRouter:
         try:
             timeout_ms = read_timeout_ms(request.headers.get(TIMEOUT_HEADER))
         except WrongValueError as error:
-            read = replace(read, mistakes=((("header", TIMEOUT_HEADER), str(error)), *read.mistakes))
+            read = read._replace(mistakes=((("header", TIMEOUT_HEADER), str(error)), *read.mistakes))
         return await _settled(batches, read, unreadable, timeout_ms, state.answers.get(model))
 
     async def predict_rows(model: str, request: Request) -> Response:

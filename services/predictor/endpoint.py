@@ -10,7 +10,7 @@ from functools import partial
 
 from driftline.contracts import prediction_fields as fields
 from driftline.project import ModelDeclaration
-from driftline.runtime.direct import Answer, DirectRequest, DirectRoute
+from driftline.runtime.direct import Answer, DirectRequest, DirectRoute, RequestHead
 from driftline.runtime.errors import DriftlineError
 from driftline.runtime.logging import log_context
 from driftline.runtime.problem import problem_of
@@ -18,7 +18,7 @@ from driftline.serving.kept_answers import RepeatedRecord
 from driftline.serving.request_values import WrongValueError
 from services.predictor.answers import REPEATED_HEADER
 from services.predictor.api import ANSWERED, PredictorState, unanswered
-from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, read_timeout_ms
+from services.predictor.requests import TIMEOUT_HEADER, GoodBodies, ReadRequest, read_timeout_ms
 from services.predictor.waiting import Outcome
 
 _JSON = b"application/json"
@@ -51,6 +51,8 @@ class _Model:
         self._bodies = GoodBodies(state.project, declaration)
         self._answers = state.answers[declaration.name]
         self._model = declaration.name
+        self._head: RequestHead | None = None  # the newest; clients send the same again and again
+        self._declared: _Declared | None = None  # by that
         self._full: Answer | None = None  # made once: under more load than we bear it is what is said most
 
     def take(self, request: DirectRequest) -> bool:
@@ -60,29 +62,31 @@ class _Model:
             self._full = self._full or Answer.of(problem_of(shed))
             request.answer(*self._full)
             return True
-        declared = _declared(request.headers)
+        if request.head is not self._head:
+            self._head, self._declared = request.head, _declared(request.head.headers)
+        declared = self._declared
         if batches is None or declared is None:
             return False
         read = self._bodies.read(request.body, self._state.clock.now_us())
         if read is None:
             return False
-        tell = partial(self._tell, request, read.id)
+        tell = partial(self._tell, request, read)
         try:
             batches.ask(read.record, tell, declared.timeout_ms, brought=read.brought)
         except DriftlineError as error:
             tell(error)
         return True
 
-    def _tell(self, request: DirectRequest, request_id: str, outcome: Outcome) -> None:
+    def _tell(self, request: DirectRequest, read: ReadRequest, outcome: Outcome) -> None:
         try:
             if isinstance(outcome, DriftlineError):
-                with log_context(request_id=request_id):
-                    request.respond(problem_of(outcome, {"request_id": request_id}))
+                with log_context(request_id=read.id):
+                    request.respond(problem_of(outcome, {"request_id": read.id}))
             elif outcome[fields.STATUS] == ANSWERED:
                 repeated = _REPEATED if isinstance(outcome, RepeatedRecord) else b""
                 request.answer_json(self._answers.json(outcome), repeated)
             else:
-                with log_context(request_id=request_id):
+                with log_context(request_id=read.id):
                     request.respond(unanswered(outcome, known=True))
         except Exception as error:  # noqa: BLE001 - whatever happens, nobody waits in vain
             request.fail(error)

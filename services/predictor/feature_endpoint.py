@@ -32,9 +32,9 @@ class QuickFeatures:
 
     def _take(self, request: DirectRequest) -> bool:
         """Have a plain request read; leave any other."""
-        if request.body or b"#" in request.target or not request.target.isascii():
+        if request.body or b"#" in request.head.target or not request.head.target.isascii():
             return False
-        path, _, query = request.target.decode("ascii").partition("?")
+        path, _, query = request.head.target.decode("ascii").partition("?")
         name, _, entity = (unquote(path) if "%" in path else path)[len(_PREFIX) :].partition("/")
         view = self._state.project.views.get(name)
         instant_us = self._instant_us(query)

@@ -6,10 +6,8 @@ as it can be read, and what is wrong with it.
 Nearly all bodies are right, so ``GoodBodies`` reads those in one step and knows nothing of any other.
 """
 
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -41,16 +39,15 @@ MAX_TIMEOUT_MS = 600_000
 Mistake = tuple[tuple[str, ...], str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadRequest:
+class ReadRequest(NamedTuple):
     """A request as the log's columns hold it (times in microseconds, UTC), and the mistakes in its body.
 
     ``brought`` says whether its UUID is the caller's; else it was made.
     """
 
     record: dict[str, Any]
-    mistakes: tuple[Mistake, ...] = ()
     brought: bool
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def id(self) -> str:
@@ -86,13 +83,14 @@ class GoodBodies:
 
     def __init__(self, project: Project, declaration: ModelDeclaration) -> None:
         self._model = declaration.name
-        self._nothing: dict[str, Any] = {
-            **dict.fromkeys(project.request_entities),
-            **dict.fromkeys(one.name for one in project.request_inputs),
-        }
-        self._entities = tuple(dict.fromkeys(declaration.entity_keys))
-        self._inputs = tuple(one.name for one in declaration.inputs)
-        entities = _struct("Entities", {name: _limited(MAX_KEY) for name in self._entities})
+        keys = tuple(dict.fromkeys(declaration.entity_keys))
+        given = (*keys, *(one.name for one in declaration.inputs))
+        others = {*project.request_entities, *(one.name for one in project.request_inputs)} - set(given)
+        self._names = (*fields.REQUEST_HEADER, *given, *sorted(others))
+        self._no_others = (None,) * len(others)
+        self._no_entities = (None,) * len(keys)
+        self._no_inputs = (None,) * len(declaration.inputs)
+        entities = _struct("Entities", {name: _limited(MAX_KEY) for name in keys})
         inputs = _struct(
             "Inputs",
             {
@@ -101,7 +99,7 @@ class GoodBodies:
             },
         )
         named = {
-            fields.REQUEST_ID: uuid.UUID,
+            fields.REQUEST_ID: str,
             fields.EVENT_TIME: int | str,
             fields.CALLER: _limited(MAX_CALLER),
             ENTITIES: entities,
@@ -113,22 +111,20 @@ class GoodBodies:
         """Return the request that a body means; None where anything is wrong with it."""
         try:
             request_id, event_time, caller, entities, inputs = _values(self._decode(body))
-            instant_us = now_us if event_time is None else read_instant(event_time)
+            brought = request_id is not None
+            values = (
+                read_request_id(request_id) if brought else made_id(),
+                self._model,
+                now_us,
+                now_us if event_time is None else read_instant(event_time),
+                caller,
+                *(self._no_entities if entities is None else _values(entities)),
+                *(self._no_inputs if inputs is None else _values(inputs)),
+                *self._no_others,
+            )
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        record = {
-            fields.REQUEST_ID: made_id() if request_id is None else str(request_id),
-            fields.MODEL: self._model,
-            fields.REQUESTED_AT: now_us,
-            fields.EVENT_TIME: instant_us,
-            fields.CALLER: caller,
-            **self._nothing,
-        }
-        if entities is not None:
-            record.update(zip(self._entities, _values(entities), strict=True))
-        if inputs is not None:
-            record.update(zip(self._inputs, _values(inputs), strict=True))
-        return ReadRequest(record=record, brought=request_id is not None)
+        return ReadRequest(dict(zip(self._names, values, strict=True)), brought)
 
 
 _values = msgspec.structs.astuple

@@ -11,12 +11,15 @@ from typing import NamedTuple, Protocol
 
 from starlette.responses import Response
 
+from driftline.runtime.deadlines import Deadlines
 from driftline.runtime.limits import LATE_TITLE, Limits, RequestMeter, late_detail
 from driftline.runtime.logging import get_logger
 from driftline.runtime.problem import fault_detail, problem
 
 _log = get_logger(__name__)
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n"
+#: Clients say much the same again and again. So many heads of up to so many bytes are kept.
+_KNOWN_HEADS, _KNOWN_HEAD_BYTES = 256, 4_096
 
 
 class Wire(Protocol):
@@ -36,7 +39,16 @@ class DirectRoute:
     take: Callable[["DirectRequest"], bool]
 
 
-#: Returns the route of a method and a request's target (path and query), if there is one.
+class RequestHead(NamedTuple):
+    """The head of a plain request whose connection is kept, and how long the body is that it declares."""
+
+    route: DirectRoute
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body_bytes: int
+
+
+#: Returns the route of a method and a request's target (path and query), if there is one: the same each time.
 FindRoute = Callable[[bytes, bytes], DirectRoute | None]
 
 
@@ -47,8 +59,14 @@ class DirectRoutes:
     limits: Limits
     meter: RequestMeter
     finders: list[FindRoute] = field(default_factory=list)
+    #: By their bytes, heads that were parsed before.
+    known_heads: dict[bytes, RequestHead] = field(default_factory=dict)
+    deadlines: "Deadlines[DirectRequest]" = field(init=False)
     _headers: Sequence[tuple[bytes, bytes]] = ()
     _lines: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.deadlines = Deadlines(self.limits.deadline_seconds, DirectRequest.late)
 
     def find(self, method: bytes, target: bytes) -> DirectRoute | None:
         """Return the route of a request, if there is one."""
@@ -57,6 +75,13 @@ class DirectRoutes:
             if route is not None:
                 return route
         return None
+
+    def remember(self, head: bytes, parsed: RequestHead) -> None:
+        """Keep a head, so that it need not be parsed again."""
+        if len(head) <= _KNOWN_HEAD_BYTES:
+            if len(self.known_heads) >= _KNOWN_HEADS:
+                self.known_heads.clear()
+            self.known_heads[head] = parsed
 
     def header_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
         """Return headers as lines; the server has new ones once a second."""
@@ -82,61 +107,47 @@ class DirectRequest:
     """A request that a direct route may take. It stands where uvicorn keeps the exchange that is under way."""
 
     __slots__ = (
-        "_alarm",
         "_begun",
         "_routes",
         "_wire",
         "body",
         "disconnected",
-        "headers",
+        "head",
         "keep_alive",
         "response_complete",
-        "route",
-        "target",
     )
 
     #: uvicorn sets it when the client goes; nobody waits for it.
     message_event = asyncio.Event()
 
     def __init__(
-        self,
-        wire: Wire,
-        routes: DirectRoutes,
-        route: DirectRoute,
-        *,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-        keep_alive: bool,
+        self, wire: Wire, routes: DirectRoutes, head: RequestHead, body: bytes, *, keep_alive: bool = True
     ) -> None:
         self._wire = wire
         self._routes = routes
-        self.route = route
-        self.target = target
-        self.headers = headers
+        self.head = head
         self.body = body
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
         self._begun = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
 
-    def offer(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def offer(self) -> bool:
         """Have the route take the request; False where it leaves it, or too many are in flight."""
-        meter = self._routes.meter
-        self._begun = meter.begin()
-        if meter.over:
-            meter.leave()
+        routes = self._routes
+        self._begun = routes.meter.begin()
+        if routes.meter.over:
+            routes.meter.leave()
             return False
-        self._alarm = loop.call_later(self._routes.limits.deadline_seconds, self._late)
+        routes.deadlines.begin(self, self._begun)
         try:
-            if self.route.take(self):
+            if self.head.route.take(self):
                 return True
         except Exception as error:  # noqa: BLE001 - whatever happens, the client is told
             self.fail(error)
             return True
-        self._alarm.cancel()
-        meter.leave()
+        routes.deadlines.end(self)
+        routes.meter.leave()
         return False
 
     def waits(self) -> bool:
@@ -153,7 +164,7 @@ class DirectRequest:
 
     def fail(self, error: Exception) -> None:
         """Answer that a fault of ours has happened."""
-        _log.error("request failed", path=self.route.path, exc_info=error)
+        _log.error("request failed", path=self.head.route.path, exc_info=error)
         self.keep_alive = False
         self.respond(problem(500, fault_detail(error), title="Internal error"))
 
@@ -162,14 +173,16 @@ class DirectRequest:
         if self._end():
             self._routes.meter.leave()
 
-    def _late(self) -> None:
+    def late(self) -> None:
+        """Answer that the time is over."""
         detail = late_detail(self._routes.limits)
         self.respond(problem(503, detail, title=LATE_TITLE, retry_after=1))
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Answer, once: what comes after the deadline is too late. ``head`` has whole header lines."""
         if self._end():
-            self._routes.meter.end(self._begun, self.route.path, self.route.method, status)
+            route = self.head.route
+            self._routes.meter.end(self._begun, route.path, route.method, status)
             self._wire.respond(self, status, head, body)
 
     def _end(self) -> bool:
@@ -177,8 +190,7 @@ class DirectRequest:
         if self.response_complete:
             return False
         self.response_complete = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._routes.deadlines.end(self)
         return True
 
 

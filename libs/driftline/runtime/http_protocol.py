@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, made cheaper in three ways; it stays uvicorn's in all else.
+"""uvicorn's HTTP protocol, made cheaper in four ways; it stays uvicorn's in all else.
 
 1. An answer's head and body leave with one system call instead of two. uvicorn writes the head as soon as an answer starts
    and uvloop passes it on at once; the body, which follows in the same turn of the event loop, is a second write and
@@ -7,6 +7,7 @@
    body in several pieces is waited for a moment; one that is anything but plain goes to the application as it came.
 3. The timer that closes idle connections is not set anew by each request: when it is due, it looks since when its
    connection is idle.
+4. A head that came before, byte for byte, is not parsed again where it comes in one piece with its whole body.
 """
 
 import asyncio
@@ -15,10 +16,11 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from driftline.runtime.direct import DirectRequest, DirectRoute, DirectRoutes
+from driftline.runtime.direct import DirectRequest, DirectRoute, DirectRoutes, RequestHead
 
 #: How long a direct route waits for the rest of a body. Then the application does, with its own deadline.
 _BODY_SECONDS = 0.25
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class GatheringTransport:
@@ -27,6 +29,7 @@ class GatheringTransport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        self.is_closing = transport.is_closing  # asked several times by each request
         self._held = b""
 
     def write(self, data: bytes) -> None:
@@ -64,7 +67,8 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection."""
-        super().connection_made(cast("asyncio.Transport", GatheringTransport(transport, self.loop)))
+        self._gathering = GatheringTransport(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._gathering))
 
 
 class DirectProtocol(GatheringProtocol):
@@ -77,23 +81,28 @@ class DirectProtocol(GatheringProtocol):
         self._body = bytearray()
         self._impatience: asyncio.TimerHandle | None = None
         self._idle_since = math.inf
+        self._between = True  # requests: the parser waits for a head, and direct ones alone came before
+        self._read: RequestHead | None = None  # of the newest direct request, if it keeps the connection
 
     def respond(self, request: DirectRequest, status: int, head: bytes, body: bytes) -> None:
         """Write the answer of a direct route, unless the connection is over."""
-        if self.transport.is_closing():
+        if self._gathering.is_closing():
             return
         end = b"\r\n" if request.keep_alive else b"connection: close\r\n\r\n"
         always = self._direct.header_lines(self.server_state.default_headers)
-        cast("GatheringTransport", self.transport).write_now(
-            b"".join((STATUS_LINE[status], always, head, end, body))
-        )
+        self._gathering.write_now(b"".join((STATUS_LINE[status], always, head, end, body)))
         if not request.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Take what came; wait for the rest of a direct request's body, but not for long."""
+        between = self._between
+        if between and self._take_known(data):  # (4)
+            return
         super().data_received(data)
+        if between and self._between:
+            self._remember(data)
         if self.transport.is_closing():
             self._stop_reading()
         elif self._route is not None and self._declared_too_large():
@@ -141,6 +150,7 @@ class DirectProtocol(GatheringProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request. What uvicorn prepares here is made when the application gets it."""
+        self._between = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -149,9 +159,8 @@ class DirectProtocol(GatheringProtocol):
         """Find the request's route, where nothing forbids to answer it directly."""
         parser = self.parser
         if (
-            (self.cycle is None or self.cycle.response_complete)
+            self._answers_at_once()
             and not self.expect_100_continue
-            and not self.flow.write_paused
             and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
         ):
@@ -175,25 +184,46 @@ class DirectProtocol(GatheringProtocol):
             super().on_message_complete()
             return
         self._stop_reading()
-        request = DirectRequest(
-            self,
-            self._direct,
-            route,
-            target=self.url,
-            headers=self.headers,
-            body=body,
-            keep_alive=self.parser.should_keep_alive(),
-        )
-        self.cycle = cast("Any", request)  # it has what uvicorn asks of one
-        if not request.offer(self.loop):
-            self.cycle = cast("Any", None)
-            self._begin_application()
-            if body:
-                super().on_body(body)
-            super().on_message_complete()
+        head = RequestHead(route, self.url, self.headers, len(body))
+        keep_alive = self.parser.should_keep_alive()
+        if self._offer(DirectRequest(self, self._direct, head, body, keep_alive=keep_alive)):
+            self._between = True
+            self._read = head if keep_alive else None
+            return
+        self._begin_application()
+        if body:
+            super().on_body(body)
+        super().on_message_complete()
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = math.inf
+
+    def _answers_at_once(self) -> bool:
+        """Tell whether nothing of this connection goes before an answer."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
+    def _offer(self, request: DirectRequest) -> bool:
+        """Have a request's route take it; False where it leaves it."""
+        self.cycle = request  # type: ignore[assignment]  # it has what uvicorn asks of one
+        if request.offer():
+            return True
+        self.cycle = None  # type: ignore[assignment]
+        return False
+
+    def _take_known(self, data: bytes) -> bool:
+        """Take a whole request whose head is known; False where it is none, or its route leaves it."""
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        head = self._direct.known_heads.get(data[:end])
+        if head is None or len(data) - end != head.body_bytes or not self._answers_at_once():
+            return False
+        self._idle_since = math.inf
+        return self._offer(DirectRequest(self, self._direct, head, data[end:]))
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of data that was one direct request and nothing else."""
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        if self._read is not None and len(data) - end == self._read.body_bytes:
+            self._direct.remember(data[:end], self._read)
 
     def _close_later(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

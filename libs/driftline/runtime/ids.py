@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 #: What a request may be called: a UUID with its dashes, in either case. For Python's and for Arrow's expressions.
 UUID_PATTERN = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _is_uuid = re.compile(UUID_PATTERN).fullmatch
+_is_canonical = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 #: The last 24 bits of a UUID that ``made_id`` made check the first 104, mixed with these (odd, as in SplitMix64).
 _MIX, _AGAIN, _64_BITS = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 2**64 - 1
 
@@ -25,8 +26,7 @@ def made_id() -> str:
     So it need not be noted anywhere that it was made.
     """
     made = uuid_utils.uuid7().int >> 24
-    text = f"{made << 24 | _check(made):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return str(uuid_utils.UUID(int=made << 24 | _check(made)))
 
 
 def is_made(text: str) -> bool:
@@ -65,7 +65,7 @@ def parse_id(text: str) -> str:
     >>> parse_id("0190A6C5-7B2E-7C11-8000-0123456789AB")
     '0190a6c5-7b2e-7c11-8000-0123456789ab'
     """
-    return str(uuid.UUID(text))
+    return text if _is_canonical(text) else str(uuid.UUID(text))
 
 
 def is_uuid(text: str) -> bool:

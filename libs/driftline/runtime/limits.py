@@ -111,11 +111,12 @@ class RequestMeter:
 
     def end(self, begun: float, route: str, method: str, status: int) -> None:
         """Count and time a request that was answered. ``route`` is the template of its path."""
-        self.leave()
-        kind = (route, method if method in _METHODS else "OTHER", status)
+        self._in_flight -= 1
+        kind = (route, method, status)
         timer = self._timers.get(kind)  # finding it by its labels costs more than observing
         if timer is None:
-            timer = self._timers[kind] = HTTP_SECONDS.labels(kind[0], kind[1], str(status))
+            shown = method if method in _METHODS else "OTHER"
+            timer = self._timers[kind] = HTTP_SECONDS.labels(route, shown, str(status))
         timer.note(self._clock() - begun)
 
 

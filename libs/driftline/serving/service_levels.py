@@ -95,24 +95,35 @@ class ServiceLevels:
         self._lock = threading.Lock()
         #: By model: requests, failed, late and degraded ones in each bucket, a ring.
         self._counts: dict[str, Counts] = {name: np.zeros((_BUCKETS, 4), np.int64) for name in rules}
-        self._newest = self._bucket()
+        self._newest = int(now() // _BUCKET_SECONDS)
+        #: Those of the newest bucket, on their way there: adding to a list costs a tenth of adding to an array.
+        self._running = {name: [0] * 4 for name in rules}
 
     def answered(self, model: str, seconds: float, *, degraded: bool = False) -> None:
         """Count an answer."""
         rule = self._rules.get(model)
         if rule is not None:
-            late = (_LATE,) if seconds * 1e6 > rule.latency_us else ()
-            self._count(model, *late, *((_DEGRADED,) if degraded else ()))
+            with self._lock:
+                self._turn()
+                counts = self._running[model]
+                counts[_TOTAL] += 1
+                counts[_LATE] += seconds * 1e6 > rule.latency_us
+                counts[_DEGRADED] += degraded
 
     def failed(self, model: str) -> None:
         """Count a request that was not answered through a fault of ours, shedding included."""
         if model in self._rules:
-            self._count(model, _FAILED)
+            with self._lock:
+                self._turn()
+                counts = self._running[model]
+                counts[_TOTAL] += 1
+                counts[_FAILED] += 1
 
     def levels(self) -> list[ServiceLevel]:
         """Return how every objective stands."""
         with self._lock:
             self._turn()
+            self._note_running()
             counts = {name: self._sums(ring) for name, ring in self._counts.items()}
         return [
             level
@@ -120,26 +131,23 @@ class ServiceLevels:
             for level in _levels(name, self._rules[name], sums, degrades=name in self._degrading)
         ]
 
-    def _count(self, model: str, *bad: int) -> None:
-        with self._lock:
-            self._turn()
-            bucket = self._counts[model][self._newest % _BUCKETS]
-            bucket[_TOTAL] += 1
-            for kind in bad:
-                bucket[kind] += 1
-
-    def _bucket(self) -> int:
-        return int(self._now() // _BUCKET_SECONDS)
-
     def _turn(self) -> None:
-        """Empty the buckets that begin anew."""
-        bucket = self._bucket()
+        """Begin with the bucket of now, where it is another; empty those that begin anew."""
+        now = self._now()
+        if now < (self._newest + 1) * _BUCKET_SECONDS:
+            return
+        self._note_running()
+        bucket = int(now // _BUCKET_SECONDS)
         begun = min(bucket - self._newest, _BUCKETS)
-        if begun > 0:
-            places = np.arange(bucket - begun + 1, bucket + 1) % _BUCKETS
-            for ring in self._counts.values():
-                ring[places] = 0
-            self._newest = bucket
+        places = np.arange(bucket - begun + 1, bucket + 1) % _BUCKETS
+        for ring in self._counts.values():
+            ring[places] = 0
+        self._running = {name: [0] * 4 for name in self._rules}
+        self._newest = bucket
+
+    def _note_running(self) -> None:
+        for name, counts in self._running.items():
+            self._counts[name][self._newest % _BUCKETS] = counts
 
     def _sums(self, ring: Counts) -> dict[int, Counts]:
         """Return the counts of each window, by its minutes."""

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 
 from driftline.runtime import http
-from driftline.runtime.direct import DirectRequest, DirectRoute
+from driftline.runtime.direct import DirectRequest, DirectRoute, RequestHead
 from driftline.runtime.health import Health
 from driftline.runtime.http import Application, BackgroundServer, create_app
 from tests.serving import Answer, exchange, fetch, read_answers, request_bytes, served
@@ -162,12 +162,57 @@ def test_many_requests_over_one_connection_are_answered_in_order(
         assert answer.body.split(b" ", 1)[1] == body + b'"'
 
 
-def test_who_wants_the_connection_closed_gets_it_closed(port: int) -> None:
+CHUNKED = request_bytes("POST", ROUTE.encode(), b"transfer-encoding: chunked") + b"1\r\na\r\n0\r\n\r\n"
+ONE_BY_ONE = [
+    (post(b"fine1"), b'"direct fine1"'),
+    (post(b"later"), b'"direct later"'),
+    (post(b"leave"), b'"routed leave"'),  # a head like those before
+    (post(b"other", b"x-one: 1"), b'"direct other"'),
+    (post(b"a\r\n\r\n"), b'"direct a\r\n\r\n"'),
+    (request_bytes("POST", ROUTE.encode()), b'"direct "'),
+    (post(b"g", b"expect: 100-continue"), b'"routed g"'),
+    (CHUNKED, b'"direct a"'),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ONE_BY_ONE), st.booleans()), min_size=1, max_size=8))
+def test_a_head_that_came_before_means_the_same_in_one_piece_and_in_two(
+    port: int, asked: list[tuple[tuple[bytes, bytes], bool]]
+) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(post(b"x", b"connection: close"))
-        said = b"".join(iter(lambda: connection.recv(1_000), b""))
-    assert b"connection: close\r\n" in said
-    assert said.endswith(b'"direct x"')
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for (sent, body), whole in asked:
+            for piece in [sent] if whole else [sent[:30], sent[30:]]:
+                connection.sendall(piece)
+            assert read_answers(connection, ["POST"])[0].body == body
+
+
+def test_a_head_is_kept_that_was_answered_directly() -> None:
+    app = Echo().application()
+    with served(app) as port:
+        for body in (b"leave", b"x", b"y", b"zz"):
+            fetch(port, "POST", ROUTE.encode(), body=body)
+    kept = [head.body_bytes for head in app.direct.known_heads.values()]
+    assert kept == [1, 2]
+
+
+def test_known_heads_are_few_and_short() -> None:
+    routes = Echo().application().direct
+    head = RequestHead(DirectRoute(ROUTE, "POST", lambda _: True), ROUTE.encode(), (), 0)
+    for number in range(10_000):
+        routes.remember(b"%d" % number, head)
+    routes.remember(b"x" * 100_000, head)
+    assert len(routes.known_heads) <= 256
+    assert b"x" * 100_000 not in routes.known_heads
+
+
+def test_who_wants_the_connection_closed_gets_it_closed(port: int) -> None:
+    for _ in range(2):  # the second head is known
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(post(b"x", b"connection: close"))
+            said = b"".join(iter(lambda: connection.recv(1_000), b""))
+        assert b"connection: close\r\n" in said
+        assert said.endswith(b'"direct x"')
 
 
 def test_a_fault_is_told_and_closes(port: int) -> None:

@@ -125,3 +125,17 @@ def test_each_model_by_its_own_rule_and_no_other() -> None:
         ("lax", "availability"): 0.5,
         ("lax", "latency"): 1.0,
     }
+
+
+def test_looks_between_answers_change_nothing() -> None:
+    clock = Clock()
+    looked, quiet = (ServiceLevels({"m": RULE}, now=clock) for _ in range(2))
+    for number in range(100):
+        for levels in (looked, quiet):
+            levels.answered("m", 0.2 if number % 3 == 0 else 0.01, degraded=number % 5 == 0)
+            if number % 7 == 0:
+                levels.failed("m")
+        looked.levels()
+        clock.seconds += 3
+    assert looked.levels() == quiet.levels()
+    assert quiet.levels()[0].requests == 115
