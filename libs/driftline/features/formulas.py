@@ -66,7 +66,13 @@ class Formulas:
         return _derive(layout)
 
     def values(
-        self, *, totals: Floats, last_value: Floats, last_time: Ints, as_of_us: Ints, age_us: Ints
+        self,
+        *,
+        totals: Floats,
+        last_value: Floats | None,
+        last_time: Ints | None,
+        as_of_us: Ints,
+        age_us: Ints,
     ) -> Floats:
         """Return the values ``[n, features]``, NaN for null, as ``read.finalize`` takes its arguments.
 
@@ -110,10 +116,11 @@ def _most_frequent(*counts: Floats) -> Floats:
 
 
 def _of_newest(
-    recipe: Recipe, last_value: Floats, last_time: Ints, as_of_us: Ints, age_us: Ints
+    recipe: Recipe, last_value: Floats | None, last_time: Ints | None, as_of_us: Ints, age_us: Ints
 ) -> NDArray[np.float64]:
     """Return what a recipe without a window says, a feature's values side by side."""
-    if not recipe.sources:  # the time since the entity's newest event
+    if last_value is None or last_time is None or not recipe.sources:
+        # The time since the entity's newest event.
         return np.where(age_us < 0, np.nan, age_us / 1e6)
     when = last_time.T[recipe.sources[0]]
     never = when == NEVER

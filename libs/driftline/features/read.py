@@ -8,8 +8,10 @@ all else. ``last`` and ``time_since_last`` look at the newest event that the row
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 from driftline.features.decay import decayed_totals
 from driftline.features.declarations import OnStale
 from driftline.features.derivations import evaluate
+from driftline.features.few_formulas import MOST_VALUES, FewFormulas, Lasts, age_of
 from driftline.features.formulas import Formulas
-from driftline.features.layout import NEVER, Derivation, State, ViewLayout
-from driftline.features.rings import Ring
+from driftline.features.layout import NEVER, TILE_LIMIT, Derivation, State, ViewLayout
+from driftline.features.rings import MOST_DECLARED_TILES, Ring
 from driftline.features.sketches import Registers, estimated_counts
 from driftline.features.update import merge_parts
 
@@ -30,6 +33,8 @@ FRESH, STALE, MISSING = 0, 1, 2
 # Constants are arrays: numpy would make one of a number at every read.
 _OUTSIDE = np.array([np.inf, 0.0])
 _NO_TIME, _NEVER = np.array(0), np.array(NEVER)
+# Below all numbers of tiles (an empty slot's is -1), and so far above that no window reaches back to one.
+_BEFORE_TILES, _BEYOND_TILES = -2, TILE_LIMIT + MOST_DECLARED_TILES
 _STATUS = np.array([FRESH, MISSING], np.uint8)
 #: Nobody knows: the online store was not there to say.
 DEGRADED = 3
@@ -38,7 +43,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)  # not frozen, which would make it take three times as long
 class ViewValues:
     """The values of a view for some entities.
 
@@ -78,12 +83,11 @@ def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
     """
     rows = state if state.ndim == 1 else merge_parts(layout, state)
     as_of = np.asarray(as_of_us, np.int64)
-    nothing = (len(rows), 0)
     return finalize(
         layout,
         totals=window_totals(layout, rows, as_of),
-        last_value=rows["last_value"] if layout.lasts else np.empty(nothing),
-        last_time=rows["last_time"] if layout.lasts else np.empty(nothing, np.int64),
+        last_value=rows["last_value"] if layout.lasts else None,
+        last_time=rows["last_time"] if layout.lasts else None,
         newest=rows["newest"],
         as_of_us=as_of,
     )
@@ -91,9 +95,9 @@ def read_state(layout: ViewLayout, state: State, as_of_us: Ints) -> ViewValues:
 
 def window_totals(layout: ViewLayout, state: State, as_of_us: Ints) -> Floats:
     """Return rows' totals over each ring's windows: ``[n, C]``, as ``finalize`` takes them."""
+    if len(layout.rings) == 1:
+        return _ring_totals(layout, 0, state, as_of_us)
     totals = [_ring_totals(layout, index, state, as_of_us) for index in range(len(layout.rings))]
-    if len(totals) == 1:
-        return totals[0]
     return np.concatenate(totals, axis=1) if totals else np.empty((len(state), 0))
 
 
@@ -104,15 +108,22 @@ def _ring_totals(layout: ViewLayout, index: int, state: State, as_of_us: Ints) -
     tiles, accumulators = state[f"tiles_{index}"], state[f"acc_{index}"]
     if ring.half_life_us is not None:
         return decayed_totals(ring, tiles, accumulators, as_of_us)
+    # Sums are exact, so a matrix product may add them in any order.
+    if ring.additive == ring.columns:
+        if len(state) == 1:
+            weights = _weights_of_one(ring, tiles, as_of_us)
+        else:
+            weights = _inside(ring, tiles, as_of_us).astype(np.float64)
+        sums: Floats = weights @ accumulators
+        return sums.reshape(len(state), windows * ring.columns)
     inside = _inside(ring, tiles, as_of_us)
     totals = np.empty((len(state), windows, ring.columns))
-    sums, minima = ring.additive, ring.additive + ring.minima
-    # Sums are exact, so a matrix product may add them in any order.
-    totals[..., :sums] = inside.astype(np.float64) @ accumulators[..., :sums]
-    if sums < width:
+    additive, minima = ring.additive, ring.additive + ring.minima
+    totals[..., :additive] = inside.astype(np.float64) @ accumulators[..., :additive]
+    if additive < width:
         # No tile's extreme is -0.0 (see update), so adding nothing leaves it as it is; infinity takes it out.
         outside = _OUTSIDE.take(inside)
-        for column in range(sums, minima):
+        for column in range(additive, minima):
             np.minimum.reduce(accumulators[:, None, :, column] + outside, axis=2, out=totals[..., column])
         for column in range(minima, width):
             np.maximum.reduce(accumulators[:, None, :, column] - outside, axis=2, out=totals[..., column])
@@ -128,14 +139,18 @@ def _inside(ring: Ring, tiles: NDArray[np.int32], as_of_us: Ints) -> NDArray[np.
     holds what changes nothing.
     """
     age = (as_of_us // ring.width_us)[:, None] - tiles
-    covered: NDArray[np.bool_] = age.view(np.uint64)[:, None, :] < _lengths(ring.width_us, ring.windows_us)
+    covered: NDArray[np.bool_] = age.view(np.uint64)[:, None, :] < ring.lengths
     return covered
 
 
-@lru_cache(maxsize=1024)
-def _lengths(width_us: int, windows_us: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return how many tiles each window has, ``[windows, 1]``."""
-    return (np.array(windows_us, np.uint64) // np.uint64(width_us))[:, None]
+def _weights_of_one(ring: Ring, tiles: NDArray[np.int32], as_of_us: Ints) -> Floats:
+    """Return what ``_inside`` tells of a single row, as 1 and 0, ``[1, windows, slots]``: looked up, so in fewer steps.
+
+    Four bytes are enough for an age: an instant beyond the tiles that are kept, on either side, is moved to where no
+    window covers one either. Age -1, the first of a window's weights, stands for all that are still to come.
+    """
+    number = min(max(as_of_us.item() // ring.width_us, _BEFORE_TILES), _BEYOND_TILES)
+    return ring.weights.take(number + 1 - tiles, axis=1, mode="clip").swapaxes(0, 1)
 
 
 def _fill_estimates(ring: Ring, registers: Registers, inside: NDArray[np.bool_], *, out: Floats) -> None:
@@ -153,7 +168,13 @@ def _fill_estimates(ring: Ring, registers: Registers, inside: NDArray[np.bool_],
 
 
 def finalize(
-    layout: ViewLayout, *, totals: Floats, last_value: Floats, last_time: Ints, newest: Ints, as_of_us: Ints
+    layout: ViewLayout,
+    *,
+    totals: Floats,
+    last_value: Floats | None,
+    last_time: Ints | None,
+    newest: Ints,
+    as_of_us: Ints,
 ) -> ViewValues:
     """Turn totals into feature values: defaults, the time-to-live, formulas. Shared with the offline join.
 
@@ -162,29 +183,24 @@ def finalize(
     totals
         ``[n, C]``: for each ring, each window, each of ``Ring.totals`` one column.
     last_value, last_time
-        ``[n, L]``: newest value of each of ``layout.lasts`` and its event time (NEVER if there is none).
+        ``[n, L]``: newest value of each of ``layout.lasts`` and its event time (NEVER if there is none); may be None if L is 0.
     newest
         ``[n]``: newest event time (NEVER if there is none).
     """
-    missing = newest == _NEVER
-    age = np.maximum(as_of_us - newest, _NO_TIME)
-    age[missing] = -1  # what overflowed
-    values = Formulas.of(layout).values(
-        totals=totals, last_value=last_value, last_time=last_time, as_of_us=as_of_us, age_us=age
-    )
+    terms = _terms(layout)
+    few = 0 < len(newest) * len(layout.defaults) <= MOST_VALUES
+    work_out = _few_values if few else _values
+    values, age, status = work_out(terms, totals, last_value, last_time, newest, as_of_us)
     # Not np.copyto(where=isnan) on everything: most views declare no default.
     defaulted = None
-    if _has_defaults(layout):
-        defaulted = np.isnan(values) & _declared(layout)
+    if terms.declared is not None:
+        defaulted = np.isnan(values) & terms.declared
         values = np.where(defaulted, layout.defaults, values)
-    status = _STATUS.take(missing)
-    if layout.view.ttl_us is not None:
-        stale = age > _ttl(layout)
-        status[stale] = STALE
-        if layout.view.on_stale is OnStale.DEFAULT:
-            values[stale] = layout.defaults
-            if defaulted is not None:
-                defaulted[stale] = _declared(layout)
+    if terms.stale_default:
+        stale = status == STALE
+        values[stale] = layout.defaults
+        if defaulted is not None:
+            defaulted[stale] = terms.declared
     for derivation in layout.derivations:
         values[:, derivation.out] = found = _derived(derivation, values)
         if not math.isnan(derivation.default):
@@ -194,20 +210,75 @@ def finalize(
     return ViewValues(values=values, age_us=age, status=status, defaulted=defaulted)
 
 
-@lru_cache(maxsize=1024)
-def _declared(layout: ViewLayout) -> NDArray[np.bool_]:
-    """Tell which features that are aggregated have a default."""
-    return ~np.isnan(layout.defaults)
+def _values(
+    terms: _Terms,
+    totals: Floats,
+    last_value: Floats | None,
+    last_time: Ints | None,
+    newest: Ints,
+    as_of_us: Ints,
+) -> tuple[Floats, Ints, NDArray[np.uint8]]:
+    """Return values without defaults, ages and status."""
+    missing = newest == _NEVER
+    age = np.maximum(as_of_us - newest, _NO_TIME)
+    age[missing] = -1  # what overflowed
+    values = terms.formulas.values(
+        totals=totals, last_value=last_value, last_time=last_time, as_of_us=as_of_us, age_us=age
+    )
+    status = _STATUS.take(missing)
+    if terms.ttl_us < math.inf:
+        status[age > terms.ttl_us] = STALE
+    return values, age, status
+
+
+def _few_values(
+    terms: _Terms,
+    totals: Floats,
+    last_value: Floats | None,
+    last_time: Ints | None,
+    newest: Ints,
+    as_of_us: Ints,
+) -> tuple[Floats, Ints, NDArray[np.uint8]]:
+    """Return what ``_values`` does, sooner for few."""
+    few, longest = terms.few_formulas, terms.ttl_us
+    lasts: Iterable[Lasts] = repeat(())
+    if last_value is not None and last_time is not None:
+        lasts = map(zip, last_value.tolist(), last_time.tolist())
+    values, ages, status = [], [], []
+    given = zip(totals.tolist(), newest.tolist(), as_of_us.tolist(), lasts)  # noqa: B905  (repeat has no end)
+    for row, event, instant, last in given:
+        age = age_of(event, instant)
+        values.append(few.values(row, instant, age, last))
+        ages.append(age)
+        status.append(MISSING if age < 0 else STALE if age > longest else FRESH)
+    return np.array(values, np.float64), np.array(ages, np.int64), np.array(status, np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Terms:
+    """What a view declares about its values, worked out once.
+
+    ``declared`` tells which features that are aggregated have a default; None: none has. With ``stale_default`` defaults
+    are served for an entity that is stale.
+    """
+
+    formulas: Formulas
+    few_formulas: FewFormulas
+    declared: NDArray[np.bool_] | None
+    ttl_us: float
+    stale_default: bool
 
 
 @lru_cache(maxsize=1024)
-def _ttl(layout: ViewLayout) -> Ints:
-    return np.array(layout.view.ttl_us, np.int64)
-
-
-@lru_cache(maxsize=1024)
-def _has_defaults(layout: ViewLayout) -> bool:
-    return not np.isnan(layout.defaults).all()
+def _terms(layout: ViewLayout) -> _Terms:
+    declared = ~np.isnan(layout.defaults)
+    return _Terms(
+        formulas=Formulas.of(layout),
+        few_formulas=FewFormulas.of(layout),
+        declared=declared if declared.any() else None,
+        ttl_us=math.inf if layout.view.ttl_us is None else layout.view.ttl_us,
+        stale_default=layout.view.ttl_us is not None and layout.view.on_stale is OnStale.DEFAULT,
+    )
 
 
 def _derived(derivation: Derivation, values: Floats) -> Floats:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from driftline.features.aggregations import DECAY_HALF_LIVES, Aggregate, Feature
 from driftline.features.declarations import FeatureView
 from driftline.runtime.durations import format_duration, parse_duration_us
@@ -121,7 +124,7 @@ class Ring:
         """What is read of each window, in this order: the accumulators and the sketches' estimates."""
         return (*map(str, self.accumulators), *map(str, self.sketches))
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """How many totals are read of each window."""
         return len(self.accumulators) + len(self.sketches)
@@ -130,6 +133,17 @@ class Ring:
     def additive(self) -> int:
         """How many of the accumulators are sums."""
         return sum(item.measure in ADDITIVE for item in self.accumulators)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.uint64]:
+        """How many tiles each window has, ``[windows, 1]``."""
+        return np.array([[window // self.width_us] for window in self.windows_us], np.uint64)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """What counts of a tile by its age, ``[windows, ages]``, from age -1 to one beyond the longest window: 1 or 0."""
+        ages = np.arange(-1, self.windows_us[-1] // self.width_us + 1)
+        return ((ages >= 0) & (ages < self.lengths.astype(np.int64))).astype(np.float64)
 
     @cached_property
     def minima(self) -> int:

@@ -22,6 +22,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
+#: Looked up in their class, they take longer than counting a call does.
+_CLOSED, _HALF_OPEN, _OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
+
+
 class Breaker:
     """Counts a version's calls and says whether it is asked. Thread-safe.
 
@@ -39,7 +43,7 @@ class Breaker:
         self._now = now
         self._pause = rule.pause_us / 1e6
         self._lock = threading.Lock()
-        self._state = BreakerState.CLOSED
+        self._state = _CLOSED
         self._calls: deque[bool] = deque(maxlen=rule.window)
         self._failures = 0
         self._next_probe = 0.0
@@ -58,7 +62,7 @@ class Breaker:
 
     def allows(self) -> bool:
         """Whether a call may go through now; where it does in half-open, that call is the probe."""
-        if self._state is BreakerState.CLOSED:
+        if self._state is _CLOSED:
             return True
         with self._lock:
             return self._probes()
@@ -66,9 +70,11 @@ class Breaker:
     def succeeded(self) -> bool:
         """Count a call that went well; return whether the breaker has closed by it."""
         with self._lock:
-            if self._state is BreakerState.CLOSED:
+            if self._state is _CLOSED and not self._failures:
+                self._calls.append(False)  # in place of the oldest, which was none either
+            elif self._state is _CLOSED:
                 self._count(failed=False)
-            elif self._state is BreakerState.HALF_OPEN:
+            elif self._state is _HALF_OPEN:
                 self._probes_passed += 1
                 self._next_probe = self._now()
                 if self._probes_passed >= self.rule.probes:
@@ -79,10 +85,10 @@ class Breaker:
     def failed(self, why: str) -> bool:
         """Count a call that failed; return whether the breaker, which was closed, has opened by it."""
         with self._lock:
-            if self._state is BreakerState.OPEN:  # began before it opened, or nobody else could answer
+            if self._state is _OPEN:  # began before it opened, or nobody else could answer
                 return False
             self._why = why
-            if self._state is BreakerState.HALF_OPEN:
+            if self._state is _HALF_OPEN:
                 self._open()
                 return False
             self._count(failed=True)
@@ -94,9 +100,9 @@ class Breaker:
 
     def _probes(self) -> bool:
         now = self._now()
-        if self._state is BreakerState.CLOSED or now < self._next_probe:
-            return self._state is BreakerState.CLOSED
-        self._state = BreakerState.HALF_OPEN
+        if self._state is _CLOSED or now < self._next_probe:
+            return self._state is _CLOSED
+        self._state = _HALF_OPEN
         self._next_probe = now + self._pause  # a probe that never comes back is followed by another
         return True
 
@@ -107,12 +113,12 @@ class Breaker:
         self._failures += failed
 
     def _open(self) -> None:
-        self._state = BreakerState.OPEN
+        self._state = _OPEN
         self._next_probe = self._now() + self._pause
         self._probes_passed = 0
 
     def _close(self) -> None:
-        self._state = BreakerState.CLOSED
+        self._state = _CLOSED
         self._calls.clear()
         self._failures = 0
         self._why = ""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ _log = get_logger(__name__)
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
+_NO_ROWS: Rows = np.empty(0, np.intp)
+#: So few scores are looked at sooner one by one than all at once.
+_FEW_SCORES = 16
 #: A model's numeric matrix and its categories as it knows them, for some of the rows (None: all of them).
 Inputs = Callable[[Scorer, Rows | None], tuple[Floats, Mapping[str, Sequence[str | None]]]]
 
@@ -96,7 +100,7 @@ class _Progress:
             return
         if good is None:
             self._answered(self.left, version, scores)
-            self.left = np.empty(0, np.intp)
+            self.left = _NO_ROWS
             return
         if good.any():
             left = np.arange(count) if self.left is None else self.left
@@ -107,6 +111,8 @@ class _Progress:
     def _answered(self, rows: Rows | None, version: ServedVersion, scores: Floats) -> None:
         note = "; ".join([*self.reasons, f"{version.ref} answered"]) if self.reasons else ""
         self.shares.append(Share(rows, version, scores, note))
+        if not self.opened:
+            return
         for one in [one for one in self.opened if one.version != version.version]:
             self.opened.remove(one)
             self.changes.append(replace(one, answered_by=version.version))
@@ -165,8 +171,8 @@ def _call(
         raise _FailedCallError(f"{version.ref} failed: {error}") from error
     seconds = time.perf_counter() - begun
     _timer(scorer.manifest.model).note(seconds)
-    good = np.isfinite(scores)
-    bad = 0 if good.all() else rows - int(good.sum())
+    good = None if _all_numbers(scores) else np.isfinite(scores)
+    bad = 0 if good is None else rows - int(good.sum())
     if bad and bad >= rule.failure_share * rows:
         _count_failure(version, "no_number", f"{bad:,} of {rows:,} scores are no numbers", progress)
     elif seconds * 1e6 > rule.timeout_us:  # its answer is here, so it stands
@@ -174,7 +180,13 @@ def _call(
     elif version.breaker.succeeded():
         reason = f"{version.ref} answers again"
         progress.changes.append(Change(version=version.version, failing=False, reason=reason))
-    return scores, good if bad else None
+    return scores, good
+
+
+def _all_numbers(scores: Floats) -> bool:
+    if len(scores) <= _FEW_SCORES:
+        return all(map(isfinite, scores.tolist()))
+    return bool(np.isfinite(scores).all())
 
 
 @cache

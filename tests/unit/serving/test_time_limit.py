@@ -47,6 +47,17 @@ def test_a_call_without_end_is_stopped_and_the_next_one_is_not() -> None:
     np.testing.assert_allclose(limit.runner(60)(open_session(looping(1)), feed), np.sin(1), rtol=1e-6)
 
 
+def test_what_a_call_was_stopped_with_is_not_used_again() -> None:
+    limit = TimeLimit()
+    feed = {"numeric": np.ones((3, 2), np.float32)}
+    session = open_session(looping(1))
+    expected = limit.runner(60)(session, feed)
+    with pytest.raises(CallTimeoutError):
+        limit.runner(0.05)(open_session(looping(10**12)), feed)  # with the options of the first
+    for _ in range(3):
+        assert limit.runner(60)(session, feed).tobytes() == expected.tobytes()
+
+
 def test_only_the_call_that_is_too_late_is_stopped() -> None:
     limit = TimeLimit()
     feed = {"numeric": np.ones((1, 2), np.float32)}
