@@ -63,18 +63,23 @@ class LogSending:
                 return
         self._to_log(framed, failure)
 
-    def send_by(self, server: PipelinedRedis, made: Made, done: Callable[[], None]) -> None:
-        """Do as ``send``, from an event loop that has a connection of its own; ``done`` is called when all is sent."""
+    def send_by(self, server: PipelinedRedis, made: Made, done: Callable[[Exception | None], None]) -> None:
+        """Do as ``send``, from an event loop that has a connection of its own.
+
+        ``done`` is told once all is sent (None), or why not all of it was.
+        """
         framed = self._framed(made)
 
         def claimed(left: Sequence[Framed] | UnavailableError) -> None:
+            error: Exception | None = None
             try:
                 if isinstance(left, UnavailableError):
                     self._send_failed(framed, left)
                 else:
                     self._to_log(left, None)
-            finally:
-                done()
+            except Exception as raised:  # noqa: BLE001 - it is told
+                error = raised
+            done(error)
 
         self._repeats.claim_by(server, framed, claimed)
 

@@ -1,7 +1,7 @@
 """Predictions on the event loop: where nothing is in the way, a request needs no other thread but the broker's client.
 
-Threads of one process that hand a request to each other run on two cores in turn, each with the other's work in its caches:
-the same steps took half as long again, and each hand-over waits for the interpreter's lock.
+Threads of one process that hand a request to each other run on two cores in turn, each with the other's work in its caches, and
+each hand-over waits for the interpreter's lock.
 
 1. What one turn of the event loop has read is a batch, at most ``max_batch``, and what comes while two batches are under
    way is the next.
@@ -164,11 +164,13 @@ class LoopBatches:
             return False
         if (until := time.monotonic()) - since > _SLOW_SECONDS:
             self._slow[begun.declaration.name] = until + _AWAY_SECONDS
-        made = list(zip(taken, records, strict=True))
-        if any(one.late for one in taken):
-            self._put_aside([one for one in taken if one.late])
-            made = [(one, record) for one, record in made if not one.late]
-        self._sending.send_by(self._reads.server, made, partial(self._done, len(taken)))
+        made = []
+        for one, record in zip(taken, records, strict=True):
+            if one.late:  # meanwhile: it is logged as failed
+                self._aside(one)
+            else:
+                made.append((one, record))
+        self._sending.send_by(self._reads.server, made, partial(self._sent, [one for one, _ in made]))
         return True
 
     def _do_without(self, batch: _Batch, reason: str) -> None:
@@ -183,6 +185,11 @@ class LoopBatches:
     def _log_failed(self, batch: _Batch, failure: UnavailableError) -> None:
         failed = self._engine.failed(batch.begun.requests, HTTP, str(failure))
         self._sending.send(list(zip(batch.taken, failed, strict=True)), failure)
+
+    def _sent(self, taken: Sequence[WaitingRequest], error: Exception | None) -> None:
+        if error is not None:
+            self._fail(taken, error)
+        self._done(len(taken))
 
     def _done(self, sent: int) -> None:
         self._under_way -= 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.models.scoring import Scorer
+from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.ids import new_id
 from driftline.runtime.pipelined_redis import PipelinedRedis
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
@@ -141,3 +142,20 @@ def test_a_caller_that_waits_no_more_is_logged_as_failed(
     (records,) = shop.log(1).values()
     assert [one["status"] for one in records] == ["FAILED"]
     assert "50 ms" in records[0]["error"]
+
+
+def test_a_fault_while_sending_is_told_and_holds_up_nobody(
+    predictor: Running, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AcknowledgedProducer, "send_together", fail)
+        for request_id in (None, new_id(), None):  # claimed after and before
+            answer = predictor.ask(**GOOD, request_id=request_id)
+            assert (answer.status_code, "ZeroDivisionError" in answer.json()["detail"]) == (503, True)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: predictor.ask(**GOOD).status_code, range(20)))
+    assert answers == [200] * 20
+    assert set(places.take()) == {"loop"}
