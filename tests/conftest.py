@@ -13,6 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+# What helpers assert is told with its values, as in the tests themselves.
+pytest.register_assert_rewrite("tests.e2e", "tests.integration")
+
 _OURS = ("DRIFTLINE_", "KAFKA_", "SCHEMA_REGISTRY_", "REDIS_")
 _KEPT = {"DRIFTLINE_CACHE", "DRIFTLINE_MAVEN_REPOSITORY"}
 #: Of what a failed test captured, the end is shown: characters per section.

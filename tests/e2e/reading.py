@@ -3,6 +3,7 @@
 The tests of a package share their topics, and each looks at all that is in them. So nothing is read or replayed twice.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,14 +18,33 @@ from driftline.features.keys import blob_key
 from driftline.features.layout import ViewLayout
 from driftline.features.update import apply_events
 
+#: A process that was killed in a transaction and does not come back leaves it open until the broker aborts it.
+_OPEN_SECONDS = 120
+
 
 def end_offsets(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "audit"})
-    ends = {
-        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)
-    }
+    consumer = _uncommitted(bootstrap)
+    ends = _ends(consumer, topic, partitions)
     consumer.close()
     return ends
+
+
+def _uncommitted(bootstrap: str) -> Consumer:
+    """A consumer that is told where partitions end, be it committed or not."""
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "audit",
+            "isolation.level": "read_uncommitted",
+            "log_level": 2,
+        }
+    )
+
+
+def _ends(consumer: Consumer, topic: str, partitions: int) -> dict[int, int]:
+    return {
+        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)
+    }
 
 
 class Record(NamedTuple):
@@ -39,11 +59,14 @@ class Journal:
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, codec: RecordCodec) -> None:
         self._bootstrap, self._topic, self._codec = bootstrap, topic, codec
+        self._uncommitted = _uncommitted(bootstrap)
         self._records: list[Record] = []
         self._ends = dict.fromkeys(range(partitions), 0)
 
     def records(self) -> list[Record]:
-        """All of them up to now, each partition's in its order."""
+        """All of them up to now, each partition's in its order; open transactions are waited for."""
+        ends = _ends(self._uncommitted, self._topic, len(self._ends))
+        until = time.monotonic() + _OPEN_SECONDS
         consumer = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
@@ -56,12 +79,13 @@ class Journal:
             }
         )
         consumer.assign([TopicPartition(self._topic, *place) for place in self._ends.items()])
-        ended = set()
-        while len(ended) < len(self._ends):
+        read = dict.fromkeys(ends, -1)
+        while any(read[partition] < end for partition, end in ends.items()):
+            assert time.monotonic() < until, f"{self._topic}: read {read}, the partitions end at {ends}"
             for message in consumer.consume(10_000, 0.1):
                 partition = message.partition() or 0
-                if message.error() is not None:
-                    ended.add(partition)
+                if message.error() is not None:  # the end of what is committed
+                    read[partition] = message.offset() or 0
                     continue
                 self._records.append(Record(partition, self._codec.decode(split(message.value())[1])))
                 self._ends[partition] = (message.offset() or 0) + 1
