@@ -207,5 +207,4 @@ class LoopBatches:
     def _fail(self, taken: Sequence[WaitingRequest], error: Exception) -> None:
         fault = fault_of(taken, error)
         for one in taken:
-            if not one.sent:
-                self._repeats.settle(one, {}, b"", fault, fault)
+            self._repeats.settle(one, {}, b"", fault, fault)

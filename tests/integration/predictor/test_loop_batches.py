@@ -14,6 +14,7 @@ from driftline.models.scoring import Scorer
 from driftline.runtime.acknowledged_producer import AcknowledgedProducer
 from driftline.runtime.ids import new_id
 from driftline.runtime.pipelined_redis import PipelinedRedis
+from services.predictor import loop_batches
 from tests.integration.predictor.conftest import NOW_US, Running, Shop
 
 GOOD: dict[str, Any] = {
@@ -39,6 +40,7 @@ class Places:
             return score(scorer, numeric, categorical)
 
         monkeypatch.setattr(Scorer, "score", seen)
+        monkeypatch.setattr(loop_batches, "_SLOW_SECONDS", 60.0)  # else a busy machine is a slow model
 
     def take(self) -> Counter[str]:
         """Return how often it was asked where, since the last time."""
@@ -103,29 +105,42 @@ def test_who_was_asked_before_is_answered_from_before(predictor: Running, places
     assert not places.take()
 
 
-def test_a_slow_model_holds_up_one_batch_a_second_and_no_more(predictor: Running, places: Places) -> None:
+def test_a_slow_model_holds_up_one_batch_and_then_none_for_a_while(
+    predictor: Running, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_batches, "_SLOW_SECONDS", 0.02)
+    monkeypatch.setattr(loop_batches, "_AWAY_SECONDS", 600.0)
     places.seconds = 0.05
     for _ in range(5):
         assert predictor.ask(**GOOD).status_code == 200
     assert places.take() == {"loop": 1, "worker": 4}
-    places.seconds = 0.0
-    time.sleep(1.0)
-    assert predictor.ask(**GOOD).status_code == 200
-    assert places.take() == {"loop": 1}
+
+
+def test_a_model_that_was_slow_comes_back(
+    predictor: Running, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_batches, "_SLOW_SECONDS", 0.02)
+    monkeypatch.setattr(loop_batches, "_AWAY_SECONDS", 0.01)
+    places.seconds = 0.05
+    for _ in range(3):
+        assert predictor.ask(**GOOD).status_code == 200
+        time.sleep(0.02)
+    assert places.take() == {"loop": 3}
 
 
 def test_a_cut_connection_to_redis_costs_nobody_an_answer(
     shop: Shop, predictor: Running, places: Places
 ) -> None:
+    statuses: Counter[int] = Counter()
     with ThreadPoolExecutor(4) as pool:
-        answers = [
-            pool.submit(predictor.ask, **GOOD, request_id=new_id() if number % 2 else None)
-            for number in range(400)
-        ]
-        while not all(one.done() for one in answers):
+        for turn in range(20):  # in each it is cut once, for who is cut off twice is told
+            asked = [
+                pool.submit(predictor.ask, **GOOD, request_id=new_id() if number % 2 else None)
+                for number in range(20)
+            ]
+            time.sleep(0.002 * (turn % 10))
             shop.redis.client_kill_filter(_type="normal", skipme=True)
-            time.sleep(0.1)  # who is cut off twice is told
-    statuses = Counter(one.result().status_code for one in answers)
+            statuses.update(one.result().status_code for one in asked)
     assert statuses == {200: 400}
     assert places.take()["loop"] > 0
 
