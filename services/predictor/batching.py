@@ -157,7 +157,7 @@ class HttpBatches:
 
     def sheds(self, model: str) -> BackpressureError | None:
         """Return what the next request is refused with, unread, while too many wait; it is counted. None: it is taken."""
-        if not self._full and not self._late_in_turn(model):
+        if not self._waiting.full(self._on_loop_waiting) and not self._late_in_turn(model):
             return None
         self._levels.failed(model)
         return self._waiting.refusal()
@@ -209,18 +209,15 @@ class HttpBatches:
         tell(outcome)
 
     def _queue(self, waiting: WaitingRequest) -> None:
-        self._waiting.check_open()
-        if self._full:  # (1)
-            raise self._waiting.refusal()
+        self._waiting.admit(self._on_loop_waiting)  # (1)
         if self._on_loop is None or waiting.refusal is not None:
             self._waiting.put(waiting, waiting.loop)
         else:
             self._on_loop.put(waiting)
 
     @property
-    def _full(self) -> bool:
-        beside = 0 if self._on_loop is None else self._on_loop.waiting
-        return self._waiting.full_with(beside)
+    def _on_loop_waiting(self) -> int:
+        return 0 if self._on_loop is None else self._on_loop.waiting
 
     def _work(self, waiting: Sequence[WaitingRequest]) -> None:
         for one in waiting:
@@ -244,13 +241,13 @@ class HttpBatches:
 
     def _by_hurry(self, taken: Sequence[WaitingRequest]) -> Iterator[tuple[Sequence[WaitingRequest], float]]:
         """Yield those who leave less time than features may take, then the others, with the seconds for features."""
-        left = [one.seconds_left * _READING_SHARE for one in taken] if self._longest_wait else []
-        if min(left, default=math.inf) >= self._longest_wait:
-            yield taken, math.inf
-            return
-        hurried = [each < self._longest_wait for each in left]
-        yield [one for one, hurries in zip(taken, hurried, strict=True) if hurries], min(left)
-        yield [one for one, hurries in zip(taken, hurried, strict=True) if not hurries], math.inf
+        hurried: list[WaitingRequest] = []
+        others: list[WaitingRequest] = []
+        for one in taken:
+            (hurried if self._hurries(one) else others).append(one)
+        if hurried:
+            yield hurried, min(one.seconds_left for one in hurried) * _READING_SHARE
+        yield others, math.inf
 
     def _predict(self, taken: Sequence[WaitingRequest], within: float) -> None:
         if not taken:

@@ -117,7 +117,6 @@ class LoopBatches:
 
     def _takes(self, one: WaitingRequest) -> bool:
         """Tell whether a request is for us; it is put aside where not (4)."""
-        one.sent = False
         slow = self._slow and self._slow.get(one.request[fields.MODEL], 0.0) > time.monotonic()
         if slow or one.refusal is not None or one.late or self._hurries(one):
             self._aside(one)
@@ -193,7 +192,7 @@ class LoopBatches:
 
     def _done(self, sent: int) -> None:
         self._under_way -= 1
-        now = time.perf_counter()
+        now = time.monotonic()
         if self._sent_at is not None and sent:
             self._pace.note(now - self._sent_at, sent)
         self._sent_at = now if self._under_way or self._waiting else None

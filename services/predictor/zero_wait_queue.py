@@ -65,29 +65,20 @@ class ZeroWaitQueue(Generic[Item]):
         self._thread = threading.Thread(target=self._run, name=items, daemon=True)
         self._thread.start()
 
-    @property
-    def full(self) -> bool:
-        """Whether too many items wait."""
-        return self.full_with(0)
-
-    def full_with(self, beside: int) -> bool:
-        """Tell whether too many items wait, with some that wait elsewhere."""
+    def full(self, beside: int = 0) -> bool:
+        """Tell whether too many items wait, with so many that wait elsewhere."""
         return self._waiting.qsize() + len(self._read) + beside >= self._max_waiting
 
     def refusal(self) -> BackpressureError:
         """Return what a caller is told while the queue is full."""
         return BackpressureError(f"too many {self._items} are waiting", retry_after=1.0)
 
-    def admit(self) -> None:
+    def admit(self, beside: int = 0) -> None:
         """Raise where no other item is taken: BackpressureError if too many wait, UnavailableError after ``close``."""
-        self.check_open()
-        if self.full:  # (1)
-            raise self.refusal()
-
-    def check_open(self) -> None:
-        """Raise UnavailableError after ``close``."""
         if self._closed:
             raise UnavailableError("the predictor is stopping")
+        if self.full(beside):  # (1)
+            raise self.refusal()
 
     def put(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         """Queue an item that was admitted; for the thread of its event loop."""

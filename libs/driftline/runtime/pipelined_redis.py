@@ -108,10 +108,10 @@ class PipelinedRedis:
             link = self._link = _Link(self._server, self._timeout_seconds, loop, self._lost)
         link.send(asked)
 
-    def _lost(self, waiting: Sequence[_Asked], error: redis.RedisError, *, opened: bool) -> None:
-        """Ask once more what a connection that was closed has not answered (4)."""
+    def _lost(self, waiting: Sequence[_Asked], error: redis.RedisError, *, again: bool) -> None:
+        """Ask once more what a connection that was closed has not answered (4), if ``again``; else tell the error."""
         for asked in waiting:
-            if opened and not asked.again and asked.tell is not None:
+            if again and not asked.again and asked.tell is not None:
                 asked.again = True
                 self._send(asked, asyncio.get_running_loop())
             else:
@@ -237,7 +237,7 @@ class _Link(asyncio.Protocol):
             self._opening.cancel()
         waiting, self._waiting = list(self._waiting), deque()
         if not self.loop.is_closed():
-            self._lost(waiting, error, opened=opened and again)
+            self._lost(waiting, error, again=again and opened)
 
 
 def _reply_error(text: str) -> redis.RedisError:

@@ -39,20 +39,22 @@ class RedisScript:
 
     def run(self, server: Commands, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
         """Run it with keys (``KEYS``) and arguments (``ARGV``); raise redis.RedisError where that fails."""
+        called = (len(keys), *keys, *arguments)
         try:
-            return server.command("EVALSHA", self._sha, len(keys), *keys, *arguments)
+            return server.command("EVALSHA", self._sha, *called)
         except NoScriptError:  # a server that is new, or was started again
-            return server.command("EVAL", self._text, len(keys), *keys, *arguments)
+            return server.command("EVAL", self._text, *called)
 
     def ask(
         self, server: PipelinedRedis, keys: Sequence[str | bytes], arguments: Sequence[Any], tell: Tell
     ) -> None:
         """Run it from an event loop; ``tell`` is told what it returns, or a redis.RedisError."""
+        called = (len(keys), *keys, *arguments)
 
         def told(reply: Reply) -> None:
             if isinstance(reply, NoScriptError):
-                server.ask(("EVAL", self._text, len(keys), *keys, *arguments), tell)
+                server.ask(("EVAL", self._text, *called), tell)
             else:
                 tell(reply)
 
-        server.ask(("EVALSHA", self._sha, len(keys), *keys, *arguments), told)
+        server.ask(("EVALSHA", self._sha, *called), told)

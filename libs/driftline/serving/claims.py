@@ -141,7 +141,7 @@ class Claims:
 
     def note(self, request_ids: Sequence[str]) -> None:
         """Note that requests were asked over HTTP, where the topic was not first; UnavailableError as ``first``."""
-        self.first(b"".join([raw_id(one) or b"" for one in request_ids]), OVER_HTTP * len(request_ids))
+        self.first(_raw_ids(request_ids), OVER_HTTP * len(request_ids))
 
     def first(self, raw_ids: bytes, places: bytes) -> dict[int, bytes]:
         """Note where requests are asked; return the places of those asked elsewhere first, by number.
@@ -219,14 +219,13 @@ class Claims:
         if self._one is not None:
             return cast("list[bytes | None]", CLAIM.run(self._one, *self._claim_step(request_ids, values)))
         keys = [self.key(one) for one in request_ids]
-        raw = [raw_id(one) or b"" for one in request_ids]
         # Claims first, then askers: a message of the topic that finds HTTP among these finds its claim too.
         assert self._several is not None  # noqa: S101
         pipeline = self._several.pipeline()
         for key, value in zip(keys, values, strict=True):
             pipeline.set(key, value, nx=True, get=True, ex=self._seconds)
         found: list[bytes | None] = pipeline.execute()
-        for number in self.first(b"".join(raw), OVER_HTTP * len(raw)):
+        for number in self.first(_raw_ids(request_ids), OVER_HTTP * len(keys)):
             if found[number] is None:
                 self.drop([request_ids[number]])
                 found[number] = _ON_TOPIC
@@ -235,9 +234,8 @@ class Claims:
     def _claim_step(self, request_ids: Sequence[str], values: Sequence[bytes]) -> tuple[list[str], list[Any]]:
         """Return the keys and the arguments of ``CLAIM``."""
         spans, left = self._span_keys()
-        raw = b"".join([raw_id(one) or b"" for one in request_ids])
         keys = [*spans, *[self.key(one) for one in request_ids]]
-        return keys, [left, raw, len(spans), OVER_HTTP, self._seconds, *values]
+        return keys, [left, _raw_ids(request_ids), len(spans), OVER_HTTP, self._seconds, *values]
 
     def _keep(self, keys: Sequence[str], values: Sequence[bytes]) -> None:
         if self._one is not None:
@@ -283,6 +281,11 @@ def raw_id(request_id: str) -> bytes | None:
     ('0190a6c57b2e7c1180000123456789ab', None)
     """
     return bytes.fromhex(request_id.replace("-", "")) if is_uuid(request_id) else None
+
+
+def _raw_ids(request_ids: Sequence[str]) -> bytes:
+    """Return UUIDs side by side, as scripts take them."""
+    return b"".join([raw_id(one) or b"" for one in request_ids])
 
 
 def place_of(partition: int, offset: int) -> bytes:

@@ -146,7 +146,8 @@ class PredictionEngine:
         if isinstance(requests, RequestRows):
             plain = self._plain.model(requests.records, self._clock.now_us())
             if plain is not None:
-                return self._predict_plain(plain, requests, channel, within, begun)
+                read = self._read(plain.loaded, requests, instants_of(requests), within)
+                return self._predict_plain(plain, requests, channel, read, begun)
         outcome = Outcome(requests.num_rows, self._columns)
         as_of_us = instants_of(requests)
         self._refuse_bad(requests, as_of_us, outcome)
@@ -155,7 +156,7 @@ class PredictionEngine:
             self._count(name, channel, outcome.status[asked])
         return self._assemble(requests, outcome, channel, _since(begun))
 
-    def begin(self, requests: RequestRows, channel: str, plan: PlanReads) -> "BegunPrediction | None":
+    def begin(self, requests: RequestRows, channel: str, plan: PlanReads) -> BegunPrediction | None:
         """Begin to predict some requests, for who reads their features with a connection of its own.
 
         Returns None unless they are plain (``plain_rows``): ``predict`` is to be asked then. Model rules about the store
@@ -170,21 +171,15 @@ class PredictionEngine:
         reading = plan([(view, entities, as_of_us) for view, entities in asked])
         return BegunPrediction(plain, requests, channel, begun, reading)
 
-    def finish(self, begun: "BegunPrediction", blobs: Sequence[bytes | None]) -> list[dict[str, Any]]:
+    def finish(self, begun: BegunPrediction, blobs: Sequence[bytes | None]) -> list[dict[str, Any]]:
         """Return the predictions of requests that were begun; ``blobs`` are the values of their keys."""
         try:
             read = self._noted(begun.plain.loaded, begun.reading.values(blobs), begun.begun_ns)
         except ConfigurationError as error:
             read = _Read(error=str(error))
-        return self._predict_read(begun.plain, begun.requests, begun.channel, read, begun.begun_ns)
+        return self._predict_plain(begun.plain, begun.requests, begun.channel, read, begun.begun_ns)
 
     def _predict_plain(
-        self, plain: PlainModel, requests: RequestRows, channel: str, within: float, begun: int
-    ) -> list[dict[str, Any]]:
-        read = self._read(plain.loaded, requests, instants_of(requests), within)
-        return self._predict_read(plain, requests, channel, read, begun)
-
-    def _predict_read(
         self, plain: PlainModel, requests: RequestRows, channel: str, read: _Read, begun: int
     ) -> list[dict[str, Any]]:
         """Predict a plain batch; where it turns out not to be one, settle it as any other."""

@@ -105,27 +105,21 @@ def test_who_was_asked_before_is_answered_from_before(predictor: Running, places
     assert not places.take()
 
 
+@pytest.mark.parametrize(("away_seconds", "asked"), [(600.0, {"loop": 1, "worker": 4}), (0.001, {"loop": 5})])
 def test_a_slow_model_holds_up_one_batch_and_then_none_for_a_while(
-    predictor: Running, places: Places, monkeypatch: pytest.MonkeyPatch
+    predictor: Running,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+    away_seconds: float,
+    asked: dict[str, int],
 ) -> None:
     monkeypatch.setattr(loop_batches, "_SLOW_SECONDS", 0.02)
-    monkeypatch.setattr(loop_batches, "_AWAY_SECONDS", 600.0)
+    monkeypatch.setattr(loop_batches, "_AWAY_SECONDS", away_seconds)
     places.seconds = 0.05
     for _ in range(5):
         assert predictor.ask(**GOOD).status_code == 200
-    assert places.take() == {"loop": 1, "worker": 4}
-
-
-def test_a_model_that_was_slow_comes_back(
-    predictor: Running, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop_batches, "_SLOW_SECONDS", 0.02)
-    monkeypatch.setattr(loop_batches, "_AWAY_SECONDS", 0.01)
-    places.seconds = 0.05
-    for _ in range(3):
-        assert predictor.ask(**GOOD).status_code == 200
-        time.sleep(0.02)
-    assert places.take() == {"loop": 3}
+        time.sleep(0.01)
+    assert places.take() == asked
 
 
 def test_a_cut_connection_to_redis_costs_nobody_an_answer(
